@@ -166,7 +166,8 @@ impl TryFrom<v1::Path> for Path {
 
 impl From<NodeCertificate> for v1::NodeCertificate {
     fn from(c: NodeCertificate) -> Self {
-        let proof = |(entry, path): (Entry, Path)| v1::EntryProof { entry: Some(entry.into()), path: Some(path.into()) };
+        let proof =
+            |(entry, path): (Entry, Path)| v1::EntryProof { entry: Some(entry.into()), path: Some(path.into()) };
         Self {
             round: Some(c.round.into()),
             nonce: c.nonce,

@@ -139,7 +139,8 @@ impl Charter {
     /// `A = D (1 - ρ) / (1 + ρ)`: what a guard may use of a lease.
     pub fn usable_lease(&self) -> Duration {
         let ppm = u64::from(self.clock_drift_ppm);
-        let ns = self.lease_duration().as_nanos() * u128::from(1_000_000u64.saturating_sub(ppm)) / u128::from(1_000_000 + ppm);
+        let ns = self.lease_duration().as_nanos() * u128::from(1_000_000u64.saturating_sub(ppm))
+            / u128::from(1_000_000 + ppm);
         Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX))
     }
 

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
     /// Not an RFC 1123 label.
-    #[error("{what} {value:?} is not a DNS label: use at most 63 lower-case letters, digits and '-', beginning and ending with a letter or digit")]
+    #[error(
+        "{what} {value:?} is not a DNS label: use at most 63 lower-case letters, digits and '-', beginning and ending with a letter or digit"
+    )]
     NotALabel {
         /// Which kind of name.
         what: &'static str,
@@ -29,7 +31,9 @@ fn is_label(s: &str) -> bool {
     let edge = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = s.as_bytes();
     match (bytes.first(), bytes.last()) {
-        (Some(&first), Some(&last)) => bytes.len() <= 63 && edge(first) && edge(last) && bytes.iter().all(|&b| inner(b)),
+        (Some(&first), Some(&last)) => {
+            bytes.len() <= 63 && edge(first) && edge(last) && bytes.iter().all(|&b| inner(b))
+        }
         _ => false,
     }
 }

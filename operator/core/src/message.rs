@@ -17,7 +17,11 @@ pub enum Ask {
     /// Renew or acquire all entries. The only kind whose answers make a certificate.
     Grant,
     /// Would you grant these entries? No effect beyond waiting in line (L11).
-    Query,
+    Query {
+        /// Whether the answer puts the site in line (L4.7). A candidate that heard fewer
+        /// than a quorum of late must not hold up others.
+        in_line: bool,
+    },
     /// Retire an epoch in favour of a successor (L12).
     Retire {
         /// Of which group.

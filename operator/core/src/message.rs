@@ -170,6 +170,13 @@ pub struct Grant {
     pub exceptions: Vec<Exception>,
     /// The votes of this witness for excepted groups, and for all groups of a query.
     pub votes: BTreeMap<GroupKey, Vote>,
+    /// The versions of the plans that this witness has persisted, for the same groups and
+    /// for those whose plan came with the submission: whoever holds a newer one sends it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub plans: BTreeMap<GroupKey, u64>,
+    /// The witness's count of starts: unchanged between two answers, it has forgotten nothing.
+    #[serde(default)]
+    pub start: u64,
     /// To be quoted in the site's next request.
     pub tag: Tag,
 }

@@ -11,13 +11,19 @@
 //! * [`ids`], [`time`], [`sign`], [`merkle`]: the vocabulary.
 //! * [`charter`], [`plan`]: what the parties agreed, and what home wants for a group.
 //! * [`message`]: requests, grants and certificates of the control lease.
+//! * [`witness`]: one vote (L2 to L9, L12, L14).
+//! * [`contender`]: a site's side of the lease: holder and candidate (L10 to L12).
+//! * [`guard`]: a node's side of the lease: fence and gate.
 //! * [`event`]: what every process reports of what it did, for evidence.
 
 pub mod charter;
+pub mod contender;
 pub mod event;
+pub mod guard;
 pub mod ids;
 pub mod merkle;
 pub mod message;
 pub mod plan;
 pub mod sign;
 pub mod time;
+pub mod witness;

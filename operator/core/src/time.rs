@@ -25,6 +25,13 @@ impl Moment {
         Self { boot_ns: self.boot_ns.saturating_add(d), raw_ns: self.raw_ns.saturating_add(d) }
     }
 
+    /// Both clocks, `d` earlier. Saturates at the boot.
+    #[must_use]
+    pub fn before(self, d: Duration) -> Self {
+        let d = nanos(d);
+        Self { boot_ns: self.boot_ns.saturating_sub(d), raw_ns: self.raw_ns.saturating_sub(d) }
+    }
+
     /// Whoever must stop at `self`: has either clock passed it?
     #[must_use]
     pub fn passed_for_stopping(self, now: Self) -> bool {
@@ -55,6 +62,12 @@ impl Moment {
     #[must_use]
     pub fn max(self, other: Self) -> Self {
         Self { boot_ns: self.boot_ns.max(other.boot_ns), raw_ns: self.raw_ns.max(other.raw_ns) }
+    }
+
+    /// The earlier of two moments, clock by clock.
+    #[must_use]
+    pub fn min(self, other: Self) -> Self {
+        Self { boot_ns: self.boot_ns.min(other.boot_ns), raw_ns: self.raw_ns.min(other.raw_ns) }
     }
 }
 

@@ -1,0 +1,283 @@
+//! One group at this site: its role, and what is known of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::output::RoundId;
+use super::release::Release;
+use super::votes::{Top, Votes};
+use crate::ids::{Epoch, SiteName};
+use crate::message::{Refusal, Vote};
+use crate::plan::{Plan, Protection, Trigger};
+use crate::sign::Envelope;
+use crate::time::Moment;
+
+/// Why a site doesn't ask for a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum IdleReason {
+    /// A standby, while the plan is not yet `Protected`.
+    NotProtectedYet,
+    /// The group may not run in this site's country (I5).
+    UnlawfulCountry,
+}
+
+/// Why a candidate asks but doesn't take the group over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum HeldBack {
+    /// What this site would run is not held ready.
+    NotReady,
+    /// The trigger is `Approval`, and nobody has approved.
+    AwaitingApproval,
+}
+
+/// A certificate that this replica collected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Held {
+    pub epoch: Epoch,
+    /// `A` from when the request was made (stopping).
+    pub until: Moment,
+}
+
+/// What this site is to a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Not trying.
+    Idle(IdleReason),
+    /// Asks whether it would be granted.
+    Candidate {
+        /// When the q-th shortest wait has passed.
+        again: Option<Moment>,
+    },
+    /// A quorum said that it would grant; it has been asked to.
+    Attempting {
+        epoch: Epoch,
+        since: Moment,
+        /// When the epoch was last raised.
+        raised: Moment,
+        /// Who said that it would.
+        yes: BTreeSet<SiteName>,
+    },
+    /// Gave up, and lets others try.
+    Silent { until: Moment },
+    /// Has, or had and goes on asking for, a certificate.
+    Holder {
+        /// What is asked for.
+        epoch: Epoch,
+        held: Held,
+        /// When the epoch was last raised.
+        raised: Option<Moment>,
+        /// That the certificate ran out has been told.
+        told: bool,
+    },
+    /// Gives the group to a successor.
+    Releasing {
+        release: Release,
+        /// When the phase began.
+        entered: Moment,
+        /// When its request was last sent.
+        sent: Option<Moment>,
+    },
+}
+
+/// A witness's last word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct View {
+    pub round: RoundId,
+    pub epoch: Epoch,
+    pub at: Moment,
+    /// It answered a request and not a query.
+    pub binding: bool,
+    pub refusal: Option<Refusal>,
+    /// When it may grant.
+    pub ready: Option<Moment>,
+}
+
+/// A witness that says yes and doesn't grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LeftOut {
+    pub until: Moment,
+    pub times: u32,
+}
+
+/// Tells envelopes of a plan apart: a countersignature changes it without a new version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct PlanMark {
+    pub version: u64,
+    /// Grows with every change of the envelope here.
+    pub change: u64,
+}
+
+/// A plan at a witness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct HeldPlan {
+    pub version: u64,
+    /// The witness's count of starts.
+    pub start: u64,
+    /// When it first said so under that count.
+    pub first: Moment,
+    /// When the last request was made to which it said so.
+    pub asked: Moment,
+}
+
+/// What this site knows of one group.
+#[derive(Debug, Clone)]
+pub(super) struct Group {
+    pub plan: Plan,
+    pub envelope: Envelope,
+    pub approved: bool,
+    pub ready: bool,
+    pub role: Role,
+    pub votes: Votes,
+    pub views: BTreeMap<SiteName, View>,
+    pub left_out: BTreeMap<SiteName, LeftOut>,
+    pub mark: PlanMark,
+    /// How often the envelope was offered to a witness that was not known to have it.
+    pub offered: u32,
+    /// Which plan each witness says that it holds.
+    pub holds: BTreeMap<SiteName, HeldPlan>,
+    /// Which plan each witness has seen.
+    pub seen: BTreeMap<SiteName, PlanMark>,
+    /// Epochs of ours up to here are over (L12).
+    pub retired: Option<Epoch>,
+    /// The highest epoch of ours that was certified to this replica.
+    pub certified: Option<Epoch>,
+}
+
+impl Group {
+    pub(super) fn new(plan: Plan, envelope: Envelope, approved: bool, ready: bool) -> Self {
+        Self {
+            mark: PlanMark { version: plan.version, change: 0 },
+            offered: 0,
+            holds: BTreeMap::new(),
+            plan,
+            envelope,
+            approved,
+            ready,
+            role: Role::Candidate { again: None },
+            votes: Votes::default(),
+            views: BTreeMap::new(),
+            left_out: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            retired: None,
+            certified: None,
+        }
+    }
+
+    /// The epoch that is asked for in requests, if any is.
+    pub(super) fn asked(&self) -> Option<Epoch> {
+        match &self.role {
+            Role::Attempting { epoch, .. } | Role::Holder { epoch, .. } => Some(*epoch),
+            Role::Releasing { release, .. } if !release.is_final() => Some(release.epoch),
+            Role::Releasing { .. } | Role::Idle(_) | Role::Candidate { .. } | Role::Silent { .. } => None,
+        }
+    }
+
+    /// The epoch to ask for next.
+    pub(super) fn target(&self, f: usize, own: (&SiteName, u32)) -> Epoch {
+        self.votes.next_epoch(f, own, self.retired, self.certified)
+    }
+
+    /// Whether a witness's word counts now.
+    pub(super) fn counts(&self, now: Moment, witness: &SiteName) -> bool {
+        self.left_out.get(witness).is_none_or(|l| l.until.passed_for_waiting(now))
+    }
+
+    /// Witnesses that would grant, by their last word within `fresh`.
+    pub(super) fn yes(&self, now: Moment, fresh: Duration) -> BTreeSet<SiteName> {
+        let says = |w: &SiteName, v: &View| {
+            v.refusal.is_none() && !v.at.after(fresh).passed_for_stopping(now) && self.counts(now, w)
+        };
+        self.views.iter().filter(|(w, v)| says(w, v)).map(|(w, _)| w.clone()).collect()
+    }
+
+    /// Witnesses that count and have answered within `fresh`.
+    pub(super) fn answered(&self, now: Moment, fresh: Duration) -> usize {
+        let heard = |w: &SiteName, v: &View| !v.at.after(fresh).passed_for_stopping(now) && self.counts(now, w);
+        self.views.iter().filter(|(w, v)| heard(w, v)).count()
+    }
+
+    /// When the q-th shortest wait has passed, if q witnesses name one (L11).
+    pub(super) fn qth_ready(&self, now: Moment, q: usize) -> Option<Moment> {
+        let counted = self.views.iter().filter(|(w, _)| self.counts(now, w));
+        let mut ready: Vec<Moment> = counted.filter_map(|(_, v)| v.ready).collect();
+        ready.sort_by_key(|m| m.boot_ns);
+        ready.get(q.saturating_sub(1)).copied()
+    }
+
+    /// Whether a witness refused the epoch for a higher vote or as retired.
+    pub(super) fn overtaken(&self, epoch: Epoch) -> bool {
+        let gone = |v: &View| v.epoch == epoch && matches!(v.refusal, Some(Refusal::HigherVote | Refusal::Retired));
+        self.views.values().any(gone)
+    }
+
+    /// Whether a witness refused the epoch for a higher vote.
+    pub(super) fn outvoted(&self, epoch: Epoch) -> bool {
+        self.views.values().any(|v| v.epoch == epoch && v.refusal == Some(Refusal::HigherVote))
+    }
+
+    /// The highest vote that is believed.
+    pub(super) fn higher_vote(&self, f: usize) -> Option<Vote> {
+        match self.votes.top(f) {
+            Top::Vote(vote) => Some(vote),
+            Top::None | Top::Capped(_) => None,
+        }
+    }
+
+    /// A witness says which version of the plan it holds.
+    pub(super) fn note_holds(&mut self, now: Moment, witness: &SiteName, version: u64, start: u64, asked: Moment) {
+        let fresh = HeldPlan { version, start, first: now, asked };
+        let held = self.holds.entry(witness.clone()).or_insert(fresh);
+        if held.version == version && held.start == start {
+            held.asked = held.asked.max(asked);
+        } else {
+            *held = fresh;
+        }
+    }
+
+    /// Whether q witnesses hold at least this version at one time: asked again after the
+    /// q-th said so, their counts of starts unchanged.
+    pub(super) fn is_registered(&self, version: u64, q: usize) -> bool {
+        let mut held: Vec<&HeldPlan> = self.holds.values().filter(|h| h.version >= version).collect();
+        held.sort_by_key(|h| h.first.boot_ns);
+        let Some(qth) = held.get(q.saturating_sub(1)).map(|h| h.first) else { return false };
+        held.iter().filter(|h| h.first.boot_ns <= qth.boot_ns && qth.passed_for_waiting(h.asked)).count() >= q
+    }
+
+    /// What forbids this site to ask at all, if something does.
+    pub(super) fn idle(&self, site: &SiteName, country: &str) -> Option<IdleReason> {
+        let home = site == &self.plan.group.home;
+        if !self.plan.countries.is_empty() && !self.plan.countries.iter().any(|c| c == country) {
+            return Some(IdleReason::UnlawfulCountry);
+        }
+        (!home && self.plan.protection == Protection::Observed).then_some(IdleReason::NotProtectedYet)
+    }
+
+    /// What keeps this site from taking the group over. It asks all the same, without
+    /// waiting in line: another replica of it, or itself before a restart, may hold the group.
+    pub(super) fn held_back(&self, f: usize, site: &SiteName) -> Option<HeldBack> {
+        let home = site == &self.plan.group.home;
+        let ours = match self.votes.top(f) {
+            Top::Vote(vote) => &vote.site == site && Some(vote.epoch) > self.retired,
+            Top::None => home,
+            Top::Capped(_) => false,
+        };
+        if ours {
+            return None;
+        }
+        if !self.ready {
+            return Some(HeldBack::NotReady);
+        }
+        (self.plan.trigger == Trigger::Approval && !self.approved).then_some(HeldBack::AwaitingApproval)
+    }
+
+    /// Takes a witness's refusal of an epoch of ours as its end, if a witness named it as a
+    /// vote of ours: one liar must not make us count up (L10).
+    pub(super) fn note_retired(&mut self, site: &SiteName, witness: &SiteName) {
+        let refused = self.views.get(witness).filter(|v| v.refusal == Some(Refusal::Retired)).map(|v| v.epoch);
+        if let Some(epoch) = refused.filter(|e| self.votes.names(site, *e)) {
+            self.retired = self.retired.max(Some(epoch));
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! L10 to L12, in both directions.

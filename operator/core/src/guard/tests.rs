@@ -1,0 +1,1 @@
+//! Rules of L13, in both directions.

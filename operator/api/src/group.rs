@@ -1,0 +1,333 @@
+//! `FailoverGroup`: workloads that move together.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema, ResourceExt};
+use regent_core::ids::{GroupKey, GroupName, IdError, SiteName};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::selector::Selector;
+use crate::{ApiError, duration, object_name};
+
+/// Condition: the group is what its spec asks for: protected if it asks for that, with
+/// at least one standby that is ready.
+pub const READY: &str = "Ready";
+/// Condition: spec and charter agree; without it the last good plan stays in force.
+pub const VALID: &str = "Valid";
+/// Condition: home, and every standby, is where the group may run (I5).
+pub const LAWFUL: &str = "Lawful";
+/// Condition: fence and gate are in force.
+pub const PROTECTED: &str = "Protected";
+/// Condition: every standby holds the newest bundle.
+pub const MIRRORED: &str = "Mirrored";
+
+/// How far protection has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Protection {
+    /// Mirrored and measured, never frozen; no standby may acquire.
+    #[default]
+    Observed,
+    /// Fence and gate are in force.
+    Protected,
+    /// Protection is being taken off, slowly.
+    Retiring,
+}
+
+impl From<regent_core::plan::Protection> for Protection {
+    fn from(p: regent_core::plan::Protection) -> Self {
+        match p {
+            regent_core::plan::Protection::Observed => Self::Observed,
+            regent_core::plan::Protection::Protected => Self::Protected,
+            regent_core::plan::Protection::Retiring => Self::Retiring,
+        }
+    }
+}
+
+/// What protection is wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum WantedProtection {
+    /// Mirrored and measured, never frozen.
+    #[default]
+    Observed,
+    /// Fenced, gated, and taken over when home is lost.
+    Protected,
+}
+
+/// What may start a takeover after a lapse.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Trigger {
+    /// The standby acquires by itself.
+    #[default]
+    Automatic,
+    /// Somebody with the RBAC verb `approve` on takeovers at the standby approves first.
+    Approval,
+}
+
+impl From<Trigger> for regent_core::plan::Trigger {
+    fn from(t: Trigger) -> Self {
+        match t {
+            Trigger::Automatic => Self::Automatic,
+            Trigger::Approval => Self::Approval,
+        }
+    }
+}
+
+impl From<regent_core::plan::Trigger> for Trigger {
+    fn from(t: regent_core::plan::Trigger) -> Self {
+        match t {
+            regent_core::plan::Trigger::Automatic => Self::Automatic,
+            regent_core::plan::Trigger::Approval => Self::Approval,
+        }
+    }
+}
+
+/// How far the standbys' copies are prepared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Tier {
+    /// Pods scheduled, volumes mounted, held by their gates.
+    #[default]
+    Armed,
+}
+
+/// What moves together, where to, and when.
+#[derive(Debug, Clone, PartialEq, Eq, CustomResource, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "regent.dev",
+    version = "v1alpha1",
+    kind = "FailoverGroup",
+    status = "FailoverGroupStatus",
+    shortname = "fog",
+    category = "regent",
+    derive = "PartialEq",
+    doc = "FailoverGroup is a set of workloads that move together: which pods, where they belong, who may take over and when. Home's object is the source; at other sites a read-only copy named HOME.NAME tells the same story.",
+    validation = Rule::new("self.metadata.name.contains('.') ? self.metadata.name.startsWith(self.spec.home + '.') : self.metadata.name.size() <= 63").message("the name must be a DNS label of at most 63 characters, without dots: HOME.NAME is for the copies that the operator keeps at other sites"),
+    validation = Rule::new("self.metadata.name.contains('.') || (has(self.spec.namespaces) && self.spec.namespaces.size() > 0)").message("namespaces must name at least one namespace with pods of the group"),
+    printcolumn(name = "Home", type_ = "string", json_path = ".spec.home"),
+    printcolumn(name = "Protection", type_ = "string", json_path = ".status.protection"),
+    printcolumn(name = "Holder", type_ = "string", json_path = ".status.holder"),
+    printcolumn(name = "Epoch", type_ = "string", json_path = ".status.epoch"),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
+    printcolumn(name = "Standbys", type_ = "string", json_path = ".spec.standbys", priority = "1"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[x_kube(
+    validation = Rule::new("!has(self.standbys) || !(self.home in self.standbys)")
+        .message("standbys must not list the group's home: list other sites only"),
+    validation = Rule::new("self.protection != 'Protected' || (has(self.standbys) && self.standbys.size() > 0)")
+        .message("a Protected group needs at least one standby: name one in standbys"),
+    validation = Rule::new("oldSelf.protection != 'Protected' || self.protection == 'Protected'")
+        .message("protection can't go back from Protected: protection falls slowly, and this version of Regent can't take it off"),
+    validation = Rule::new("oldSelf.protection != 'Protected' || (has(self.namespaces) == has(oldSelf.namespaces) && (!has(self.namespaces) || self.namespaces == oldSelf.namespaces))")
+        .message("namespaces of a Protected group can't change: pods that no longer belong to it would run without a fence; make another FailoverGroup"),
+    validation = Rule::new("oldSelf.protection != 'Protected' || self.selector == oldSelf.selector")
+        .message("selector of a Protected group can't change: pods that no longer match would run without a fence; make another FailoverGroup")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct FailoverGroupSpec {
+    /// The site where the group belongs; its name in the charter.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(
+        validation = Rule::new("self == oldSelf").message("home can't change: make another FailoverGroup at the other site"),
+        validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')").message("home must be the name of a site of the charter: see `kubectl get sites`")
+    )]
+    pub home: String,
+    /// The namespaces of its pods, the same at every site.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 63)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub namespaces: Vec<String>,
+    /// Which pods of these namespaces, whoever made them; all of them if empty.
+    #[serde(default)]
+    pub selector: Selector,
+    /// Who may take over, best first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 63)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub standbys: Vec<String>,
+    /// How long after the end of home's last promise a standby may take over.
+    #[serde(default = "default_takeover_after")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("self.matches('^(0|([0-9]+([.][0-9]+)?(ms|s|m|h))+)$') && duration(self) <= duration('24h')").message("takeoverAfter must be a duration of at most 24h, such as 5s, 1m30s or 0s"))]
+    pub takeover_after: String,
+    /// How long a pause may last before the pods are stopped for good.
+    #[serde(default = "default_thaw_limit")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("self.matches('^(0|([0-9]+([.][0-9]+)?(ms|s|m|h))+)$') && duration(self) <= duration('1h')").message("thawLimit must be a duration of at most 1h, such as 8s"))]
+    pub thaw_limit: String,
+    /// What may start a takeover after a lapse.
+    #[serde(default)]
+    pub trigger: Trigger,
+    /// How far the standbys' copies are prepared.
+    #[serde(default)]
+    pub tier: Tier,
+    /// The objective for the recovery time: takeovers are measured against it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) > duration('0s')").message("rto must be a duration above zero, such as 15s"))]
+    pub rto: Option<String>,
+    /// Where the group may run, ISO 3166-1 alpha-2; empty means anywhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 300), inner(length(max = 8)))]
+    #[x_kube(
+        merge_strategy = ListMerge::Set,
+        validation = Rule::new("self.all(c, c.matches('^[A-Z]{2}$'))").message("countries must be ISO 3166-1 alpha-2 codes in capital letters, such as FR")
+    )]
+    pub countries: Vec<String>,
+    /// What protection is wanted. It starts as Observed; `kubectl regent protect` raises it.
+    #[serde(default)]
+    pub protection: WantedProtection,
+}
+
+fn default_takeover_after() -> String {
+    "5s".to_owned()
+}
+
+fn default_thaw_limit() -> String {
+    "8s".to_owned()
+}
+
+/// What a standby has prepared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StandbyState {
+    /// Nothing is known of it.
+    #[default]
+    Unknown,
+    /// It has no bundle yet.
+    Waiting,
+    /// Copies are made; pods are not all held by their gates yet.
+    Preparing,
+    /// All pods of the revision are held by their gates.
+    Armed,
+    /// An object of that name exists there and isn't Regent's.
+    NameTaken,
+    /// It may not hold the group (I5).
+    Unlawful,
+    /// Something is missing there; reason and message tell what.
+    Blocked,
+    /// The group runs there.
+    Holding,
+}
+
+/// One standby of a group.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StandbyStatus {
+    /// The standby.
+    pub site: String,
+    /// What it has prepared.
+    #[serde(default)]
+    pub state: StandbyState,
+    /// The digest of the bundle that is really held ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// Pods that are held ready.
+    #[serde(default)]
+    pub armed_pods: i32,
+    /// Pods that are wanted.
+    #[serde(default)]
+    pub wanted_pods: i32,
+    /// It has countersigned the plan.
+    #[serde(default)]
+    pub countersigned: bool,
+    /// Why it isn't ready, in one word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Why it isn't ready, and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// What a site knows of a group.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FailoverGroupStatus {
+    /// Which generation of the spec this is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// How far protection has come, by the plan that q witnesses hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protection: Option<Protection>,
+    /// The site that holds the group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<String>,
+    /// The epoch under which it does, as TERM.SITE.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<String>,
+    /// The version of the newest plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan_version: Option<i64>,
+    /// The standbys that have countersigned it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub countersigned: Vec<String>,
+    /// The digest of home's newest bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// Pods of the group that run without a gate: they have to be re-created before the
+    /// group can be Protected.
+    #[serde(default)]
+    pub pods_without_gate: i32,
+    /// Some of them, as NAMESPACE/NAME.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ungated: Vec<String>,
+    /// The nodes of this site on the group's list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<String>,
+    /// The standbys, by rank.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["site".into()]))]
+    pub standbys: Vec<StandbyStatus>,
+    /// Kinds that own or serve pods of the group and are not mirrored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown_kinds: Vec<String>,
+    /// Ready, Valid, Lawful, Protected, Mirrored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}
+
+impl FailoverGroup {
+    /// The group's key: its home, and its name there.
+    pub fn key(&self) -> Result<GroupKey, ApiError> {
+        let name = self.name_any();
+        let refused = |field| {
+            let object = format!("FailoverGroup {name}");
+            move |error: IdError| ApiError::Name { object, field, error }
+        };
+        let home: SiteName = self.spec.home.parse().map_err(refused("spec.home"))?;
+        let own = name.split_once('.').map_or(name.as_str(), |(_, own)| own);
+        let own: GroupName = own.parse().map_err(refused("metadata.name"))?;
+        Ok(GroupKey { home, name: own })
+    }
+
+    /// The name of a group's object at a site: its own name at home, `HOME.NAME` elsewhere.
+    pub fn name_at(group: &GroupKey, site: &SiteName) -> String {
+        if &group.home == site { group.name.to_string() } else { object_name(group) }
+    }
+
+    /// The standbys' names, checked.
+    pub fn standbys(&self) -> Result<Vec<SiteName>, ApiError> {
+        let object = || format!("FailoverGroup {}", self.name_any());
+        let parse = |s: &String| {
+            s.parse().map_err(|error| ApiError::Name { object: object(), field: "spec.standbys", error })
+        };
+        self.spec.standbys.iter().map(parse).collect()
+    }
+
+    /// `W`.
+    pub fn takeover_after(&self) -> Result<Duration, ApiError> {
+        self.duration("spec.takeoverAfter", &self.spec.takeover_after)
+    }
+
+    /// How long a pause may last.
+    pub fn thaw_limit(&self) -> Result<Duration, ApiError> {
+        self.duration("spec.thawLimit", &self.spec.thaw_limit)
+    }
+
+    fn duration(&self, field: &'static str, text: &str) -> Result<Duration, ApiError> {
+        let object = || format!("FailoverGroup {}", self.name_any());
+        duration::parse(text).ok_or_else(|| ApiError::Duration { object: object(), field, found: text.to_owned() })
+    }
+}

@@ -1,0 +1,105 @@
+//! `ControlLease`: one site's own part in a group's control lease.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{CustomResource, KubeSchema};
+use regent_core::ids::{GroupKey, IdError};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::group::Protection;
+
+/// Which group the lease is about.
+#[derive(Debug, Clone, PartialEq, Eq, CustomResource, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "regent.dev",
+    version = "v1alpha1",
+    kind = "ControlLease",
+    status = "ControlLeaseStatus",
+    shortname = "clease",
+    category = "regent",
+    derive = "PartialEq",
+    doc = "ControlLease is this site's own part in the control lease of one group: its vote, the nodes that may run the group, and what it knows of the holder. The operator writes it; editing it by hand can make a group run twice.",
+    printcolumn(name = "Holder", type_ = "string", json_path = ".status.holder.site"),
+    printcolumn(name = "Epoch", type_ = "string", json_path = ".status.holder.epoch"),
+    printcolumn(name = "State", type_ = "string", json_path = ".status.holder.protection"),
+    printcolumn(name = "Plan", type_ = "integer", json_path = ".status.planVersion"),
+    printcolumn(name = "Closed", type_ = "boolean", json_path = ".status.nodesClosed", priority = "1"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ControlLeaseSpec {
+    /// The group, as HOME/NAME.
+    #[schemars(length(min = 3, max = 127))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("group can't change: make another ControlLease"))]
+    pub group: String,
+}
+
+/// The site's own part.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ControlLeaseStatus {
+    /// The witness's record of the group (JSON), written by compare-and-swap before it is
+    /// answered. Empty where this site is no witness.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<String>,
+    /// The count of leaders under which the record was written (L9).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader_term: Option<i64>,
+    /// The newest plan that this site holds: its signed envelope (JSON).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
+    /// The version of that plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan_version: Option<i64>,
+    /// The nodes of this site that may have got a certificate for the group (L12).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub nodes: Vec<ListedNode>,
+    /// No further node may be listed.
+    #[serde(default)]
+    pub nodes_closed: bool,
+    /// Who holds the group, as this site knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<HolderView>,
+}
+
+/// A node on a group's list.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ListedNode {
+    /// The node.
+    pub name: String,
+    /// Its guard has journaled that the group is Protected.
+    #[serde(default)]
+    pub protects: bool,
+    /// The highest epoch that its guard has journaled as retired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired: Option<String>,
+}
+
+/// Who holds a group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HolderView {
+    /// The site.
+    pub site: String,
+    /// Its epoch, as TERM.SITE.
+    pub epoch: String,
+    /// The state that its certificate says.
+    pub protection: Protection,
+    /// Whether its certificate is valid, where this site can tell.
+    pub valid: bool,
+    /// The end of the certificate that was known at `observedAt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_until: Option<Time>,
+    /// When this was written: it is not written with each renewal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_at: Option<Time>,
+}
+
+impl ControlLeaseSpec {
+    /// The group.
+    pub fn key(&self) -> Result<GroupKey, IdError> {
+        self.group.parse()
+    }
+}

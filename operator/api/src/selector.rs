@@ -1,0 +1,123 @@
+//! Which pods: a label selector with bounds, so that the API server can price its rules.
+
+use std::collections::BTreeMap;
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How a requirement compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Operator {
+    /// The label has one of the values.
+    In,
+    /// The label is missing, or has none of the values.
+    NotIn,
+    /// The label is there.
+    Exists,
+    /// It isn't.
+    DoesNotExist,
+}
+
+/// One requirement.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(
+    validation = Rule::new("self.operator in ['In', 'NotIn'] ? has(self.values) && self.values.size() > 0 : !has(self.values) || self.values.size() == 0")
+        .message("In and NotIn need at least one value; Exists and DoesNotExist take none: fill or remove values")
+)]
+pub struct Requirement {
+    /// The label's key.
+    #[schemars(length(min = 1, max = 317))]
+    pub key: String,
+    /// How to compare.
+    pub operator: Operator,
+    /// What with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(max = 63)))]
+    pub values: Vec<String>,
+}
+
+/// Pods by their labels; all requirements have to hold, and none means all pods.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Selector {
+    /// Labels with these values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub match_labels: BTreeMap<String, String>,
+    /// Further requirements.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub match_expressions: Vec<Requirement>,
+}
+
+impl Requirement {
+    fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        let value = labels.get(&self.key);
+        match self.operator {
+            Operator::In => value.is_some_and(|v| self.values.contains(v)),
+            Operator::NotIn => !value.is_some_and(|v| self.values.contains(v)),
+            Operator::Exists => value.is_some(),
+            Operator::DoesNotExist => value.is_none(),
+        }
+    }
+
+    fn to_query(&self) -> String {
+        let values = self.values.join(",");
+        match self.operator {
+            Operator::In => format!("{} in ({values})", self.key),
+            Operator::NotIn => format!("{} notin ({values})", self.key),
+            Operator::Exists => self.key.clone(),
+            Operator::DoesNotExist => format!("!{}", self.key),
+        }
+    }
+}
+
+impl Selector {
+    /// Whether pods with these labels are meant.
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.match_labels.iter().all(|(k, v)| labels.get(k) == Some(v))
+            && self.match_expressions.iter().all(|r| r.matches(labels))
+    }
+
+    /// The selector as the API server's `labelSelector` parameter.
+    pub fn to_query(&self) -> String {
+        let labels = self.match_labels.iter().map(|(k, v)| format!("{k}={v}"));
+        let others = self.match_expressions.iter().map(Requirement::to_query);
+        labels.chain(others).collect::<Vec<_>>().join(",")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    fn requirement(key: &str, operator: Operator, values: &[&str]) -> Selector {
+        let values = values.iter().map(|v| (*v).to_owned()).collect();
+        Selector { match_expressions: vec![Requirement { key: key.into(), operator, values }], ..Selector::default() }
+    }
+
+    #[test]
+    fn a_selector_matches_as_kubernetes_does() {
+        let shop = labels(&[("app", "shop"), ("tier", "web")]);
+        let cases = [
+            (Selector::default(), true, ""),
+            (Selector { match_labels: labels(&[("app", "shop")]), ..Selector::default() }, true, "app=shop"),
+            (Selector { match_labels: labels(&[("app", "bank")]), ..Selector::default() }, false, "app=bank"),
+            (requirement("tier", Operator::In, &["web", "db"]), true, "tier in (web,db)"),
+            (requirement("zone", Operator::In, &["a"]), false, "zone in (a)"),
+            (requirement("tier", Operator::NotIn, &["web"]), false, "tier notin (web)"),
+            (requirement("zone", Operator::NotIn, &["a"]), true, "zone notin (a)"),
+            (requirement("app", Operator::Exists, &[]), true, "app"),
+            (requirement("app", Operator::DoesNotExist, &[]), false, "!app"),
+        ];
+        for (selector, matches, query) in cases {
+            assert_eq!(selector.matches(&shop), matches, "{query}");
+            assert_eq!(selector.to_query(), query);
+        }
+    }
+}

@@ -1,12 +1,16 @@
 //! What home wants for a group: the plan that home signs, standbys countersign and
 //! witnesses persist.
 
+mod verify;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{GroupKey, SiteName};
 use crate::sign::Statement;
+
+pub use verify::{MAX_COUNTRIES, MAX_PLAN_BYTES, MAX_STANDBYS, PlanError, VerifiedPlan, is_country};
 
 /// How far a group's protection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -173,8 +173,13 @@ impl Envelope {
 
     /// Whether `key` signed this under `keyid`.
     pub fn is_signed_by(&self, keyid: &str, key: &PublicKey) -> bool {
+        self.valid_signature(keyid, key).is_some()
+    }
+
+    /// The signature by which `key` signed this under `keyid`.
+    pub fn valid_signature(&self, keyid: &str, key: &PublicKey) -> Option<&Signature> {
         let message = pae(&self.payload_type, &self.payload);
-        self.signatures.iter().filter(|s| s.keyid == keyid).any(|s| {
+        self.signatures.iter().filter(|s| s.keyid == keyid).find(|s| {
             ed25519_dalek::Signature::from_slice(&s.sig).is_ok_and(|sig| key.0.verify_strict(&message, &sig).is_ok())
         })
     }

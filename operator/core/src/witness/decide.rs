@@ -1,0 +1,189 @@
+//! L4: what a witness refuses, in the order in which the rules are checked.
+
+use super::Witness;
+use super::group::Group;
+use crate::ids::{Epoch, GroupKey, SiteName};
+use crate::message::{Entry, Refusal, Vote};
+use crate::plan::{Protection, VerifiedPlan};
+use crate::time::Moment;
+
+/// A refusal, and when time alone may have ended it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct No {
+    pub(super) reason: Refusal,
+    pub(super) until: Option<Moment>,
+}
+
+impl From<Refusal> for No {
+    fn from(reason: Refusal) -> Self {
+        Self { reason, until: None }
+    }
+}
+
+/// What is asked, by whom, and when it was received.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Claim<'a> {
+    pub(super) site: &'a SiteName,
+    pub(super) entry: &'a Entry,
+    pub(super) now: Moment,
+}
+
+impl Witness {
+    /// Whether the claim would be granted (L4). Looks, and changes nothing.
+    pub(super) fn decide(&self, claim: Claim<'_>) -> Result<(), No> {
+        let key = &claim.entry.group;
+        let group = self.groups.get(key).ok_or(Refusal::UnknownGroup)?;
+        let plan = group.plan.as_ref().ok_or(Refusal::UnknownGroup)?;
+        self.may_claim(plan, claim.site, claim.entry.state)?;
+        if self.stale {
+            let until = self.started.after(self.charter.lease_duration());
+            let until = (!until.passed_for_waiting(claim.now)).then_some(until);
+            return Err(No { reason: Refusal::Stale, until });
+        }
+        if group.is_busy() {
+            return Err(Refusal::Busy.into());
+        }
+        let blocks = [
+            self.waiting(group, claim),
+            promised(group, claim),
+            outranked_epoch(group, claim.entry.epoch, claim.site).map(No::from),
+            (claim.entry.epoch.term > group.highest_term()).then(|| Refusal::TermLeap.into()),
+            self.without_trigger(group, claim),
+            self.behind_another(group, plan, claim),
+            self.interlocked(group, claim),
+        ];
+        let Some(first) = blocks.iter().flatten().next().copied() else {
+            return Ok(());
+        };
+        // A candidate is told when everything that time can end will have ended, so that it
+        // asks once and doesn't poll (L11).
+        let until = first.until.and_then(|_| blocks.iter().flatten().filter_map(|no| no.until).reduce(Moment::max));
+        Err(No { reason: first.reason, until })
+    }
+
+    /// L4.1: who may claim a group at all under its plan.
+    pub(super) fn may_claim(&self, plan: &VerifiedPlan, site: &SiteName, state: Protection) -> Result<(), Refusal> {
+        let protected = plan.plan().protection == Protection::Protected;
+        if plan.rank(site).is_none() {
+            Err(Refusal::NotInPlan)
+        } else if site != &plan.plan().group.home && !protected {
+            Err(Refusal::NotProtectedYet)
+        } else if protected && state != Protection::Protected {
+            Err(Refusal::StateBehindPlan)
+        } else if !plan.is_lawful(site, &self.charter) {
+            Err(Refusal::UnlawfulCountry)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// L4.2 with L7 and L9: after a start only exactly the vote.
+    fn waiting(&self, group: &Group, claim: Claim<'_>) -> Option<No> {
+        let until = self.waits(claim.now)?;
+        let asked = Vote { site: claim.site.clone(), epoch: claim.entry.epoch };
+        (group.record.vote.as_ref() != Some(&asked)).then_some(No { reason: Refusal::Waiting, until: Some(until) })
+    }
+
+    /// L4.6: nobody but the incumbent without a trigger: lapse (L5) or retirement (L12).
+    fn without_trigger(&self, group: &Group, claim: Claim<'_>) -> Option<No> {
+        let refused = |until| Some(No { reason: Refusal::NoTrigger, until });
+        if claim.site == group.incumbent(&claim.entry.group) || group.is_retired() {
+            return None;
+        }
+        // A new group's first vote is home's. A group of which a certificate was shown is
+        // not new: this witness only missed its beginning.
+        if group.record.vote.is_none() && group.record.certified.is_none() {
+            return refused(None);
+        }
+        let lapses = group.lapses_at(&self.charter);
+        if lapses.passed_for_waiting(claim.now) { None } else { refused(Some(lapses)) }
+    }
+
+    /// L4.7: the proven incumbent comes first, then standbys by rank, then home; for a
+    /// while after a retirement, the named successor alone (L12).
+    fn behind_another(&self, group: &Group, plan: &VerifiedPlan, claim: Claim<'_>) -> Option<No> {
+        let now = claim.now;
+        let refused = |until| Some(No { reason: Refusal::BetterClaimant, until: Some(until) });
+        if group.is_retired()
+            && let Some(favoured) = group.favoured.as_ref().filter(|f| !f.until.passed_for_waiting(now))
+        {
+            return if &favoured.site == claim.site { None } else { refused(favoured.until) };
+        }
+        let lapsed = group.lapses_at(&self.charter).passed_for_waiting(now);
+        let incumbent = group.incumbent(&claim.entry.group);
+        // What orders claimants: the proven incumbent before rank 0.
+        let place = |site: &SiteName| match plan.rank(site) {
+            Some(_) if site == incumbent && !lapsed && !group.is_retired() => Some(0),
+            rank => rank.map(|r| r + 1),
+        };
+        let own = place(claim.site)?;
+        let span = self.charter.renewal_period() * 2;
+        let better = group.line.iter().filter(|(site, asked)| {
+            *site != claim.site
+                && !group.retires(asked.epoch)
+                && self.may_claim(plan, site, plan.plan().protection).is_ok()
+                && place(site).is_some_and(|p| p < own)
+        });
+        let ends = better.map(|(_, asked)| asked.at.after(span));
+        ends.filter(|end| !end.passed_for_waiting(now)).reduce(Moment::max).and_then(refused)
+    }
+
+    /// L4.8 with L14: too many certified changes of holder within the hour.
+    fn interlocked(&self, group: &Group, claim: Claim<'_>) -> Option<No> {
+        let key = &claim.entry.group;
+        let holder = group.record.certified.as_ref().map_or_else(|| group.incumbent(key), |c| &c.site);
+        // The brake is for changes: it never stops who has the group, by vote or by certificate.
+        if claim.site == holder || claim.site == group.incumbent(key) {
+            return None;
+        }
+        let limits = self.charter.interlock;
+        let of_group = group.brake.holds_until(limits.changes_per_group_hour, claim.now);
+        let party = self.charter.site(&key.home).and_then(|s| self.parties.get(&s.party));
+        let of_party = party.and_then(|b| b.holds_until(limits.changes_per_party_hour, claim.now));
+        let until = [of_group, of_party].into_iter().flatten().reduce(Moment::max)?;
+        Some(No { reason: Refusal::Interlock, until: Some(until) })
+    }
+
+    /// Puts a claimant in line (L4.7). One that is barred, retired or unlawful doesn't wait.
+    pub(super) fn stand_in_line(&mut self, claim: Claim<'_>) {
+        let key: &GroupKey = &claim.entry.group;
+        let Some(plan) = self.groups.get(key).and_then(|g| g.plan.as_ref()) else {
+            return;
+        };
+        if self.may_claim(plan, claim.site, claim.entry.state).is_err() {
+            return;
+        }
+        let Some(group) = self.groups.get_mut(key).filter(|g| !g.retires(claim.entry.epoch)) else {
+            return;
+        };
+        let asked = super::group::Asked { at: claim.now, epoch: claim.entry.epoch };
+        match group.line.get_mut(claim.site) {
+            Some(before) => {
+                before.at = before.at.max(claim.now);
+                before.epoch = claim.entry.epoch;
+            }
+            None => {
+                group.line.insert(claim.site.clone(), asked);
+            }
+        }
+    }
+}
+
+/// L4.3: an unexpired promise goes to another site.
+fn promised(group: &Group, claim: Claim<'_>) -> Option<No> {
+    let promise = group.promise.as_ref().filter(|p| &p.site != claim.site)?;
+    (!promise.until.passed_for_waiting(claim.now))
+        .then_some(No { reason: Refusal::Promised, until: Some(promise.until) })
+}
+
+/// L4.4: epochs only grow, and a retired one never comes back.
+fn outranked_epoch(group: &Group, epoch: Epoch, site: &SiteName) -> Option<Refusal> {
+    let outranks = |vote: &Vote| epoch < vote.epoch || (epoch == vote.epoch && &vote.site != site);
+    if group.record.vote.as_ref().is_some_and(outranks) {
+        Some(Refusal::HigherVote)
+    } else if group.retires(epoch) {
+        Some(Refusal::Retired)
+    } else {
+        None
+    }
+}

@@ -12,3 +12,7 @@ rig-up: ## Bring several real sites up (RIG=name TOPOLOGY=file)
 	@cargo run -q -p regent-rig -- --rig $(RIG) up $(TOPOLOGY)
 rig-down: ## Take them down
 	@cargo run -q -p regent-rig -- --rig $(RIG) down
+
+.PHONY: generate
+generate: ## Write what is made from code: the chart's CRDs
+	@cargo run -q -p regent-api --bin regent-crds -- charts/regent/crds

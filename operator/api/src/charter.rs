@@ -25,7 +25,11 @@ pub const IN_FORCE: &str = "InForce";
     printcolumn(name = "Witnesses", type_ = "integer", json_path = ".status.witnessCount"),
     printcolumn(name = "Quorum", type_ = "integer", json_path = ".status.quorum"),
     printcolumn(name = "Lease", type_ = "string", json_path = ".status.leaseDuration"),
-    printcolumn(name = "Accepted", type_ = "string", json_path = r#".status.conditions[?(@.type=="Accepted")].status"#),
+    printcolumn(
+        name = "Accepted",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Accepted")].status"#
+    ),
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Accepted")].reason"#),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]

@@ -310,9 +310,8 @@ impl FailoverGroup {
     /// The standbys' names, checked.
     pub fn standbys(&self) -> Result<Vec<SiteName>, ApiError> {
         let object = || format!("FailoverGroup {}", self.name_any());
-        let parse = |s: &String| {
-            s.parse().map_err(|error| ApiError::Name { object: object(), field: "spec.standbys", error })
-        };
+        let parse =
+            |s: &String| s.parse().map_err(|error| ApiError::Name { object: object(), field: "spec.standbys", error });
         self.spec.standbys.iter().map(parse).collect()
     }
 

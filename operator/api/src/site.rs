@@ -23,7 +23,11 @@ pub const REACHABLE: &str = "Reachable";
     printcolumn(name = "Party", type_ = "string", json_path = ".status.party"),
     printcolumn(name = "Control", type_ = "string", json_path = ".status.control"),
     printcolumn(name = "Roles", type_ = "string", json_path = ".status.roles"),
-    printcolumn(name = "Reachable", type_ = "string", json_path = r#".status.conditions[?(@.type=="Reachable")].status"#),
+    printcolumn(
+        name = "Reachable",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Reachable")].status"#
+    ),
     printcolumn(name = "API", type_ = "boolean", json_path = ".status.apiReady"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]

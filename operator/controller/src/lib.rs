@@ -1,1 +1,19 @@
-//! regent-controller
+//! The operator: thin shells around `regent-core`.
+//!
+//! ```text
+//!             Federation (gRPC, mutual TLS)            Kubernetes API
+//!                  |          ^                         |        ^
+//!                  v          |                         v        |
+//!   +----------+ +-----------+ +----------+ +-------+ +-----------+ +--------+
+//!   | witness  | | contender | | observer | | plans | | reconcile | | mirror |
+//!   +----------+ +-----------+ +----------+ +-------+ +-----------+ +--------+
+//!                  |  ^ nonces
+//!     certificates v  |
+//!                 hub (gRPC, TLS) <----> agents
+//! ```
+//!
+//! A shell reads clocks, sockets and objects, feeds the core, and carries out what it
+//! says. The path from a witness's answer to the hub touches no Kubernetes API.
+
+pub mod hub;
+pub mod observer;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, DnValue, ExtendedKeyUsagePurpose,
     GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, PublicKeyData,
 };
 use regent_core::ids::{NodeName, SiteName};
@@ -106,17 +106,29 @@ pub fn issue_node(request_pem: &str, node: &NodeName, site: &SiteName, ca: &NewC
     signed(params, usages, NODE_LIFE, &request.public_key, ca, &what)
 }
 
-/// A certificate request of an agent with its key, which is made here and stays here.
-pub fn make_node_request(key_pem: Option<&str>) -> Result<(String, String), TlsError> {
+/// A certificate request of a node's agent, and its key: the one given, or a new one that
+/// never leaves the node.
+pub fn make_node_request(node: &NodeName, key_pem: Option<&str>) -> Result<(String, String), TlsError> {
     let what = "the agent's certificate request";
     let key = match key_pem {
         Some(pem) => KeyPair::from_pem(pem),
         None => KeyPair::generate(),
     }
     .map_err(making(what))?;
-    let params = named("Regent agent", Vec::new(), what)?;
+    let params = named(&node.0, Vec::new(), what)?;
     let request = params.serialize_request(&key).and_then(|r| r.pem()).map_err(making(what))?;
     Ok((request, key.serialize_pem()))
+}
+
+/// The node that a certificate request says it is of. A claim, to be held against what
+/// is known otherwise.
+pub fn request_name(request_pem: &str) -> Result<String, TlsError> {
+    let what = "certificate request";
+    let request = CertificateSigningRequestParams::from_pem(request_pem).map_err(making(what))?;
+    match request.params.distinguished_name.get(&DnType::CommonName) {
+        Some(DnValue::Utf8String(name)) => Ok(name.clone()),
+        _ => Err(TlsError::Unreadable { what: what.to_owned(), why: "its subject has no common name (UTF-8)".into() }),
+    }
 }
 
 /// When the first certificate of a PEM text begins and ends, in seconds since 1970.

@@ -19,7 +19,7 @@ mod verifier;
 
 pub use client::{ChannelTiming, ClientIdentity, channel_to_hub, channel_to_site};
 pub use identity::SiteIdentity;
-pub use issue::{NewCa, certificate_expiry, issue_node, issue_site, make_ca, make_node_request};
+pub use issue::{NewCa, certificate_expiry, issue_node, issue_site, make_ca, make_node_request, request_name};
 pub use names::{hub_name, node_name, site_name};
 pub use server::{
     PartyConfig, Peer, PeerInfo, PeerStream, federation_config, grpc_server, hub_config, incoming, peer_node, peer_site,

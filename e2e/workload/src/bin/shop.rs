@@ -3,7 +3,7 @@
 //! Serves HTTP (`/` answers "site pod seq epoch", `/healthz` answers "ok"), appends a line to its
 //! journal every 50 ms and sends the same line as a datagram to a sink. It handles no signal.
 //!
-//! Environment: SITE, GROUP, POD, POD_UID, JOURNAL_DIR, SINK (IP:PORT); optional LISTEN (default
+//! Environment: SITE (or NODE, as SITE-NUMBER), GROUP, POD, POD_UID, JOURNAL_DIR, SINK (IP:PORT); optional LISTEN (default
 //! 0.0.0.0:8080) and EPOCH_FILE (default /regent/epoch; may be absent).
 
 use regent_workload::boot_ns;
@@ -36,7 +36,7 @@ impl Settings {
     fn from_env() -> Result<Settings, String> {
         Ok(Settings {
             writer: Writer {
-                site: required("SITE")?,
+                site: site()?,
                 group: required("GROUP")?,
                 pod: required("POD")?,
                 uid: required("POD_UID")?,
@@ -47,6 +47,15 @@ impl Settings {
             epoch_file: optional("EPOCH_FILE", "/regent/epoch").into(),
         })
     }
+}
+
+/// SITE, or else the name of NODE without its number: a mirrored manifest names no site.
+fn site() -> Result<String, String> {
+    if let Ok(site) = env::var("SITE") {
+        return Ok(site);
+    }
+    let node = required("NODE").map_err(|e| format!("{e}, or SITE"))?;
+    Ok(node.rsplit_once('-').map_or(node.clone(), |(site, _)| site.to_owned()))
 }
 
 fn required(name: &str) -> Result<String, String> {

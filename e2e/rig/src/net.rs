@@ -28,6 +28,14 @@ fn sysctl(netns: &str, key: &str, value: &str) -> Result<()> {
     output(Place::net(netns).command("sh").args(["-c", r#"echo "$1" > "$2""#, "sh", value, &path])).map(drop)
 }
 
+/// A bridge that shows its frames to the router's rules would translate what comes back to
+/// the same network without routing it, and answers would pass the router by.
+fn route_what_is_routed(netns: &str) -> Result<()> {
+    let key = "net/bridge/bridge-nf-call-iptables";
+    let loaded = output(Place::net(netns).command("test").args(["-e", &format!("/proc/sys/{key}")])).is_ok();
+    if loaded { sysctl(netns, key, "0") } else { Ok(()) }
+}
+
 fn add_netns(name: &str) -> Result<()> {
     run("ip", ["netns", "add", name])?;
     run("ip", ["-n", name, "link", "set", "lo", "up"]).map(drop)
@@ -73,6 +81,7 @@ pub(crate) fn site(rig: &RigName, plan: &SitePlan) -> Result<()> {
     ip(netns, &batch)?;
     if plan.site.is_full() {
         sysctl(netns, "net/ipv4/ip_forward", "1")?;
+        route_what_is_routed(netns)?;
         nft(netns, &plan.router_rules())?;
         for node in plan.nodes() {
             self::node(plan, &node)?;

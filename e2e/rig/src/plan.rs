@@ -154,8 +154,10 @@ impl SitePlan {
              chain output {{\n    type nat hook output priority -100;\n{dnat}  }}\n  \
              chain postrouting {{\n    type nat hook postrouting priority srcnat;\n    \
              oifname \"wan\" ip saddr != {wan} masquerade\n    \
-             iifname \"nodes\" oifname \"nodes\" ct status dnat masquerade\n  }}\n}}\n",
+             oifname \"nodes\" ip saddr {{ {nodes}, {pods} }} ct status dnat masquerade\n  }}\n}}\n",
             wan = self.wan_ip(),
+            nodes = self.node_cidr(),
+            pods = self.pods_cidr(),
         )
     }
 

@@ -137,6 +137,11 @@ impl Event {
         }
     }
 
+    /// True when `detail.pods` is there, be it empty.
+    pub fn names_pods(&self) -> bool {
+        self.detail.contains_key("pods")
+    }
+
     /// `detail.realtime_ns`: CLOCK_REALTIME at `boot_ns`, in nanoseconds.
     pub fn realtime_ns(&self) -> Option<u64> {
         self.detail.get("realtime_ns").and_then(Value::as_u64)

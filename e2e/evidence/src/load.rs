@@ -114,7 +114,7 @@ impl Evidence {
         lines
     }
 
-    /// A journal is what one pod wrote, in order and without a hole.
+    /// A journal is what the pods of one name wrote, in order, and each of them without a hole.
     fn check_journal(&mut self, name: &str, lines: &[JournalLine]) {
         let file = format!("journal/{name}.jsonl");
         let foreign = lines.iter().find(|l| format!("{}-{}", l.site, l.pod) != *name);
@@ -125,7 +125,7 @@ impl Evidence {
             ));
         }
         let steps = || lines.iter().zip(lines.iter().skip(1));
-        if let Some((before, after)) = steps().find(|(b, a)| a.seq != b.seq + 1) {
+        if let Some((before, after)) = steps().find(|(b, a)| a.uid == b.uid && a.seq != b.seq + 1) {
             self.problems.push(format!(
                 "{file} goes from seq {} to seq {}: lines are missing or out of order",
                 before.seq, after.seq

@@ -16,7 +16,7 @@ pub enum Scenario {
     Crash,
     /// A takeover is asked for: the site releases, the other takes over.
     Planned,
-    /// A planned takeover, and back again.
+    /// A takeover, mostly a planned one, and back again.
     Failback,
     /// Something fails that must pause nothing.
     Steady,

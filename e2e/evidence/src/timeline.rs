@@ -33,7 +33,10 @@ pub fn draw(evidence: &Evidence, group: &str, scenario: Option<Scenario>, colour
         first.boot_ns,
     );
     let name = scenario.map_or("", Scenario::word);
-    let mut lines = vec![format!("{group}  {name}  one column is {:.0} ms", scale.cell_ns as f64 / 1e6)];
+    let mut lines = vec![format!(
+        "{group}  {name}  █ runs, answered  × not answered  ▒ gate open  · closed  one column: {:.0} ms",
+        scale.cell_ns as f64 / 1e6
+    )];
     lines.extend(lanes(&story, &scale, colour));
     lines.push(row("", &axis(&scale)));
     lines.extend(marks(&moments, &scale));

@@ -301,6 +301,66 @@ fn a_failback_that_does_not_come_home_is_a_reason() {
 }
 
 #[test]
+fn a_lease_end_of_a_node_without_pods_is_fine_and_one_without_the_field_is_not() {
+    let mut made = cut();
+    made.lease_end(4_970, "ireland", "ireland-3", "1.1", &[]);
+    passes(&made);
+    made.events.last_mut().unwrap()["detail"] = json!({});
+    fails_for(&made, &["node \"ireland-3\" at ireland has no detail.pods"]);
+}
+
+#[test]
+fn a_new_holder_that_runs_past_its_own_lease_is_a_reason() {
+    let mut made = cut();
+    made.lease_end(14_000, "france", "france-1", "2.2", &["shop-c"]);
+    fails_for(&made, &["pod shop-c at france wrote 50 lines after its lease ended at +14.000 s"]);
+    made.event(14_001, "france", "operator", "certificate", Some("2.2"), None);
+    passes(&made);
+}
+
+#[test]
+fn a_request_that_waited_through_the_pause_is_an_honest_answer() {
+    let mut made = blip();
+    let waited = json!({"start_ns": ns(6_010), "end_ns": ns(6_095), "outcome": "ok", "site": "ireland"});
+    made.client.push(waited);
+    passes(&made);
+}
+
+#[test]
+fn a_pod_made_anew_under_its_name_begins_a_journal_of_its_own() {
+    let mut made = crash();
+    let renew = |lines: &mut Vec<Value>, time: &str| {
+        let since = lines.iter().position(|l| l[time].as_i64() >= Some(ns(12_000))).unwrap();
+        for (index, line) in lines.iter_mut().enumerate().skip(since) {
+            line["uid"] = "uid-new".into();
+            line["seq"] = (index - since + 1).into();
+        }
+    };
+    renew(made.journal.get_mut("france-shop-c").unwrap(), "boot_ns");
+    made.sink.get_mut("france").unwrap().retain(|l| l["pod"] == "shop-c");
+    renew(made.sink.get_mut("france").unwrap(), "received_ns");
+    passes(&made);
+}
+
+#[test]
+fn a_failback_may_follow_a_cut_that_was_healed() {
+    let mut made = cut();
+    made.scenario = Scenario::Failback;
+    made.event(14_000, "ireland", "rig", "heal", None, None);
+    made.fault(16_000, "france", "failback");
+    for file in ["france-shop-c", "france-shop-d"] {
+        made.journal.get_mut(file).unwrap().retain(|l| l["boot_ns"].as_i64() < Some(ns(16_200)));
+    }
+    made.sink.get_mut("france").unwrap().retain(|l| l["received_ns"].as_i64() < Some(ns(16_201)));
+    hand_over(&mut made, 16_000, ("france", "2.2"), ("ireland", "3.1"), ["shop-c", "shop-d"]);
+    made.run("ireland", "shop-a", 16_910, 23_000, "3.1");
+    made.client.clear();
+    made.ask(23_000, &[("ireland", -3_000, -10), ("france", 10_900, 16_190), ("ireland", 17_300, 30_000)]);
+    let report = passes(&made);
+    assert_eq!(report.changes.iter().map(|c| c.fault.as_str()).collect::<Vec<_>>(), ["cut", "failback"]);
+}
+
+#[test]
 fn a_steady_group_that_paused_is_a_reason() {
     let mut made = steady();
     made.lease_end(1_000, "ireland", "ireland-1", "1.1", &["shop-a"]);
@@ -320,6 +380,11 @@ fn a_steady_group_that_paused_is_a_reason() {
     }
     let kept = lines.len();
     made.sink.get_mut("ireland").unwrap().truncate(kept);
+    let mut silent = steady();
+    let before = |time: &str, l: &Value| l[time].as_i64() < Some(ns(-1_500));
+    silent.journal.get_mut("ireland-shop-a").unwrap().retain(|l| before("boot_ns", l));
+    silent.sink.get_mut("ireland").unwrap().retain(|l| before("received_ns", l));
+    fails_for(&silent, &["wrote in the second before the kill at +0.000 s", "requests without a certificate"]);
     fails_for(&made, &["pod shop-a at ireland wrote nothing for 2.550 s"]);
 }
 

@@ -32,14 +32,14 @@ pub fn unmet(story: &Story) -> Vec<String> {
     for fault in &story.faults {
         match scenario {
             Scenario::Cut | Scenario::Crash | Scenario::Planned | Scenario::Failback => {
-                reasons.extend(taken_over(story, fault, scenario));
+                reasons.extend(taken_over(story, fault));
             }
             Scenario::Blip => reasons.extend(only_paused(story, fault)),
             Scenario::Steady => reasons.extend(undisturbed(story, fault)),
             Scenario::Held => reasons.extend(held(story, fault)),
         }
-        if matches!(scenario, Scenario::Cut | Scenario::Blip | Scenario::Held) {
-            reasons.extend(frozen(story, fault));
+        if fault.event.event == Kind::Cut && scenario.stops() {
+            reasons.extend(missing_on_nodes(story, fault, Kind::Frozen));
         }
     }
     if scenario == Scenario::Failback {
@@ -55,7 +55,7 @@ fn faults(story: &Story, scenario: Scenario) -> Vec<String> {
         Scenario::Cut | Scenario::Blip => &[Kind::Cut],
         Scenario::Crash => &[Kind::Crash],
         Scenario::Planned => &[Kind::Takeover],
-        Scenario::Failback => &[Kind::Takeover, Kind::Failback],
+        Scenario::Failback => &[Kind::Failback],
         Scenario::Steady => &[Kind::Kill, Kind::Cut, Kind::Crash],
         Scenario::Held => &[Kind::Cut, Kind::Crash],
     };
@@ -73,7 +73,7 @@ fn faults(story: &Story, scenario: Scenario) -> Vec<String> {
 
 /// Reasons: a change of holder that lacks a step, has one out of order, or left no trace in what
 /// the new site's pods wrote and what the client got.
-fn taken_over(story: &Story, fault: &Fault, scenario: Scenario) -> Vec<String> {
+fn taken_over(story: &Story, fault: &Fault) -> Vec<String> {
     let mut reasons = Vec::new();
     let kind = fault.event.event.word();
     let Some(certificate) = fault.change else {
@@ -81,7 +81,7 @@ fn taken_over(story: &Story, fault: &Fault, scenario: Scenario) -> Vec<String> {
         return reasons;
     };
     let site = &certificate.site;
-    let unplanned = matches!(scenario, Scenario::Cut | Scenario::Crash);
+    let unplanned = matches!(fault.event.event, Kind::Cut | Kind::Crash);
     let eligible = moment_at_new(story, fault, Kind::Eligible);
     match eligible {
         None if unplanned => reasons.push(format!("no eligible event names {site} after the {kind}")),
@@ -127,11 +127,7 @@ fn ran_at(story: &Story, certificate: &Event, until_ns: u64) -> Vec<String> {
     missing.map(|(_, what)| format!("{site} got the certificate, but after it {what}")).collect()
 }
 
-/// Reasons: a node whose lease ended froze nothing.
-fn frozen(story: &Story, fault: &Fault) -> Vec<String> {
-    missing_on_nodes(story, fault, Kind::Frozen)
-}
-
+/// Reasons: on a node that ran pods when its lease ended, `kind` did not follow from the fault.
 fn missing_on_nodes(story: &Story, fault: &Fault, kind: Kind) -> Vec<String> {
     let word = kind.word();
     let done: BTreeSet<_> = story
@@ -139,7 +135,8 @@ fn missing_on_nodes(story: &Story, fault: &Fault, kind: Kind) -> Vec<String> {
         .filter(|e| fault.covers(e.boot_ns) && Some(e.site.as_str()) == fault.from)
         .map(|e| e.node.as_deref())
         .collect();
-    let nodes: BTreeSet<_> = fault.lease_ends.iter().map(|e| e.node.as_deref()).collect();
+    let nodes: BTreeSet<_> =
+        fault.lease_ends.iter().filter(|e| !e.pods().is_empty()).map(|e| e.node.as_deref()).collect();
     let missing = nodes.difference(&done).map(|node| {
         format!("the lease ended on {}, and no {word} event followed there", node.unwrap_or("a node without name"))
     });

@@ -1,56 +1,72 @@
 //! The old side stopped by itself: every pod that ran is in a `lease_end`, and silent after it.
 
 use super::story::{Fault, Pod, Story};
+use crate::event::Kind;
+use std::collections::BTreeSet;
 
-/// Reasons: a pod that ran before a fault is in no `lease_end` of it.
-pub fn coverage(story: &Story) -> Vec<String> {
+/// Reasons: before a fault the group ran nowhere, or at more than one site.
+pub fn ran_before(story: &Story) -> Vec<String> {
     let mut reasons = Vec::new();
     for fault in &story.faults {
-        let when = story.moment(fault.event.boot_ns);
-        let kind = fault.event.event.word();
-        let sites: Vec<&str> = story.sites().into_iter().filter(|s| fault.pods.iter().any(|p| p.site == *s)).collect();
+        let before = format!("in the second before {}", name_of(story, fault));
+        let sites: BTreeSet<&str> = fault.pods.iter().map(|p| p.site).collect();
         if sites.is_empty() {
-            reasons.push(format!("no pod of {} wrote in the second before the {kind} at {when}", story.group));
+            reasons.push(format!("no pod of {} wrote {before}", story.group));
         }
         if sites.len() > 1 {
-            reasons.push(format!(
-                "{} wrote at {} in the second before the {kind} at {when}: it must run at one site",
-                story.group,
-                sites.join(" and ")
-            ));
-        }
-        for pod in fault.pods.iter().filter(|pod| fault.ends_of(pod).next().is_none()) {
-            reasons.push(format!(
-                "pod {} at {} wrote in the second before the {kind} at {when} and is in no lease_end after it",
-                pod.name, pod.site
-            ));
+            let sites: Vec<&str> = sites.into_iter().collect();
+            let sites = sites.join(" and ");
+            reasons.push(format!("{} wrote at {sites} {before}: it must run at one site", story.group));
         }
     }
     reasons
 }
 
-/// Reasons: a pod wrote after its lease's end and before its own site's next certificate, or a
-/// `lease_end` leaves out what makes it evidence.
-pub fn silence(story: &Story) -> Vec<String> {
+fn name_of(story: &Story, fault: &Fault) -> String {
+    format!("the {} at {}", fault.event.event.word(), story.moment(fault.event.boot_ns))
+}
+
+/// Reasons: a pod that ran before a fault is in no `lease_end` of it, or a `lease_end` leaves out
+/// what makes it evidence.
+pub fn coverage(story: &Story) -> Vec<String> {
     let mut reasons = Vec::new();
-    for end in story.faults.iter().flat_map(|f| &f.lease_ends) {
-        let node = end.node.as_deref().unwrap_or("");
-        let which = format!("the lease_end at {} of node {node:?} at {}", story.moment(end.boot_ns), end.site);
-        for (missing, what) in
-            [(end.node.is_none(), "node"), (end.epoch.is_none(), "epoch"), (end.pods().is_empty(), "detail.pods")]
-        {
-            if missing {
-                reasons.push(format!("{which} has no {what}"));
-            }
+    for fault in &story.faults {
+        for pod in fault.pods.iter().filter(|pod| fault.ends_of(pod).next().is_none()) {
+            reasons.push(format!(
+                "pod {} at {} wrote in the second before {} and is in no lease_end after it",
+                pod.name,
+                pod.site,
+                name_of(story, fault)
+            ));
         }
+        for end in &fault.lease_ends {
+            let node = end.node.as_deref().unwrap_or("");
+            let which = format!("the lease_end at {} of node {node:?} at {}", story.moment(end.boot_ns), end.site);
+            let needed =
+                [(end.node.is_some(), "node"), (end.epoch.is_some(), "epoch"), (end.names_pods(), "detail.pods")];
+            let missing = needed.iter().filter(|(there, _)| !there);
+            reasons.extend(missing.map(|(_, what)| format!("{which} has no {what}")));
+            let unknown =
+                end.pods().into_iter().filter(|name| !story.pods.contains_key(&Pod { site: &end.site, name }));
+            reasons.extend(unknown.map(|name| format!("{which} names pod {name}, which has no journal")));
+        }
+    }
+    reasons
+}
+
+/// Reasons: a pod wrote after its lease's end, wherever that was, and before its own site's next
+/// certificate.
+pub fn silence(story: &Story) -> Vec<String> {
+    let Some(first) = story.faults.first() else {
+        return Vec::new();
+    };
+    let mut reasons = Vec::new();
+    for end in story.of(Kind::LeaseEnd).filter(|e| e.boot_ns >= first.event.boot_ns) {
         let granted = story.next_certificate_ns(&end.site, end.boot_ns);
         for name in end.pods() {
-            let Some(lines) = story.pods.get(&Pod { site: &end.site, name }) else {
-                reasons.push(format!("{which} names pod {name}, which has no journal"));
-                continue;
-            };
-            let late = lines.iter().filter(|l| l.boot_ns > end.boot_ns && l.boot_ns < granted);
-            let late: Vec<u64> = late.map(|l| l.boot_ns).collect();
+            let lines = story.pods.get(&Pod { site: &end.site, name }).into_iter().flatten();
+            let late = lines.map(|l| l.boot_ns).filter(|at| *at > end.boot_ns && *at < granted);
+            let late: Vec<u64> = late.collect();
             if let (Some(first), Some(last)) = (late.first(), late.last()) {
                 reasons.push(format!(
                     "pod {name} at {} wrote {} lines after its lease ended at {}, the last {:.3} ms after it (first at {})",

@@ -69,6 +69,7 @@ fn judge_group(evidence: &Evidence, scenario: Option<Scenario>, group: &str) -> 
     }
     reasons.extend(demands::unmet(&story));
     reasons.extend(runs::overlaps(executed_ns, arrived_ns));
+    reasons.extend(fence::ran_before(&story));
     if scenario.is_none_or(Scenario::stops) {
         reasons.extend(fence::coverage(&story));
     }

@@ -95,8 +95,10 @@ pub fn without_certificate(story: &Story) -> Vec<String> {
                     story.moment(*at)
                 ));
             }
+            // A request that was sent in the dark and answered after it is an honest one: it waited.
             let answers = evidence.client.iter().filter(|l| l.site == *site && l.is_ok());
-            let answers: Vec<u64> = answers.map(|l| l.start_ns).filter(inside).collect();
+            let answers = answers.filter(|l| inside(&l.start_ns) && inside(&l.end_ns));
+            let answers: Vec<u64> = answers.map(|l| l.start_ns).collect();
             if let Some(at) = answers.iter().min() {
                 reasons.push(format!(
                     "{site} answered {} requests without a certificate, the first sent at {}",
@@ -112,25 +114,26 @@ pub fn without_certificate(story: &Story) -> Vec<String> {
 /// Reasons: journals and sinks don't tell the same story, so one of them lost lines.
 pub fn journal_against_sink(story: &Story) -> Vec<String> {
     let mut reasons = Vec::new();
-    let mut arrived: BTreeMap<(&str, &str), Vec<u64>> = BTreeMap::new();
+    let mut arrived: BTreeMap<(&str, &str, &str), Vec<u64>> = BTreeMap::new();
     for line in arrivals(story) {
-        arrived.entry((&line.site, &line.pod)).or_default().push(line.seq);
+        arrived.entry((&line.site, &line.pod, &line.uid)).or_default().push(line.seq);
     }
     for site in story.sites() {
-        if !arrived.keys().any(|(at, _)| *at == site) {
+        if !arrived.keys().any(|(at, _, _)| *at == site) {
             reasons.push(format!("sink/{site}.jsonl has no line of {}, although its journals do", story.group));
         }
     }
-    for ((site, name), seqs) in arrived {
+    for ((site, name, uid), seqs) in arrived {
         let lines = story.pods.iter().find(|(p, _)| p.site == site && p.name == name);
         let Some((_, lines)) = lines else {
             reasons
                 .push(format!("sink/{site}.jsonl has lines of pod {name}, but journal/{site}-{name}.jsonl has none"));
             continue;
         };
-        let written: BTreeSet<u64> = lines.iter().map(|l| l.seq).collect();
+        let written: BTreeSet<u64> = lines.iter().filter(|l| l.uid == uid).map(|l| l.seq).collect();
+        // What arrived after the journal was copied proves nothing against it.
         let range = written.first().copied()..=written.last().copied();
-        let lost = seqs.into_iter().find(|s| range.contains(&Some(*s)) && !written.contains(s));
+        let lost = seqs.into_iter().find(|s| written.is_empty() || range.contains(&Some(*s)) && !written.contains(s));
         if let Some(seq) = lost {
             reasons.push(format!("seq {seq} of pod {name} reached the sink of {site} and is not in its journal"));
         }

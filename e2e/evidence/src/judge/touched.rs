@@ -96,10 +96,15 @@ fn outcomes(lines: &[AuditLine]) -> impl Iterator<Item = &AuditLine> {
     last.into_values().filter(move |l| !refused(l) && !l.request_uri.contains("dryRun=All"))
 }
 
+/// True for regent.dev and what is below it.
+fn is_regents(api_group: &str) -> bool {
+    api_group.strip_suffix(REGENT_GROUP).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
 /// Why a request touches a user's object, or `None`.
 fn verdict(story: &Story, site: &str, line: &AuditLine) -> Option<&'static str> {
     let object = line.object_ref.as_ref()?;
-    if object.api_group == REGENT_GROUP
+    if is_regents(&object.api_group)
         || INFRASTRUCTURE_NAMESPACES.contains(&object.namespace.as_str())
         || (object.resource == "namespaces" && INFRASTRUCTURE_NAMESPACES.contains(&object.name.as_str()))
         || INFRASTRUCTURE.contains(&object.resource.as_str())

@@ -4,6 +4,7 @@
 use regent_evidence::{Evidence, Report, Scenario, judge};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::path::Path;
 
@@ -30,6 +31,13 @@ pub struct Recording {
     pub audit: BTreeMap<String, Vec<Value>>,
     /// Files to leave out or overwrite, by path, after all others are written.
     pub raw: Vec<(&'static str, Option<String>)>,
+}
+
+/// By its name: a recording has thousands of lines.
+impl fmt::Debug for Recording {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the recording of {}", self.scenario)
+    }
 }
 
 impl Recording {
@@ -208,7 +216,7 @@ pub fn blip() -> Recording {
     made
 }
 
-fn hand_over(made: &mut Recording, at: i64, from: (&str, &str), to: (&str, &str), pods: [&str; 2]) {
+pub fn hand_over(made: &mut Recording, at: i64, from: (&str, &str), to: (&str, &str), pods: [&str; 2]) {
     let ((old, old_epoch), (new, new_epoch)) = (from, to);
     made.lease_end(at + 300, old, &format!("{old}-1"), old_epoch, &pods);
     made.event(at + 340, new, "operator", "certificate", Some(new_epoch), None);

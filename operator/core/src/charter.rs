@@ -1,5 +1,9 @@
 //! The charter: the signed trust root of a federation.
 
+mod failure;
+mod signed;
+mod verify;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -7,6 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{PartyName, SiteName};
 use crate::sign::{PublicKey, Statement};
+
+pub use failure::{Analysis, Cause, Outcome};
+pub use signed::{SignatureError, SignedCharter};
+pub use verify::{CharterError, MAX_PARTIES, MAX_SITES, MAX_WITNESSES};
 
 /// What a party is to the federation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

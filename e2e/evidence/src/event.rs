@@ -51,6 +51,8 @@ pub enum Kind {
     Killed,
     /// A witness saw the holder's lapse become true (LEASE.md L5); `site` is the witness's.
     Lapsed,
+    /// A witness saw the holder proven again before anybody took over; `site` is the witness's.
+    Proven,
     /// The lapse became true at the q-th witness; `site` is the standby that acquires.
     Eligible,
     /// A site got a certificate for the group, anew or again.

@@ -104,23 +104,25 @@ fn take_event(line: &str, merged: &mut Merged) {
 /// witness saw the lapse, by the witnesses' own `lapsed` events.
 ///
 /// A witness's latest `lapsed` between the old holder's first certificate and the new one's
-/// counts: an earlier one was ended by a proof. Planned changes have no lapse and get no event.
+/// counts, unless `proven` ended it. Before any certificate home holds the group. Planned changes
+/// have no lapse and get no event.
 pub fn add_eligible(events: &mut Vec<Event>, quorum: usize) {
     let groups: BTreeSet<String> = events.iter().filter_map(|e| e.group.clone()).collect();
     let mut added = Vec::new();
     for group in groups {
-        let of_group = events.iter().filter(|e| e.group.as_deref() == Some(&group));
-        let of_group: Vec<&Event> = of_group.collect();
-        let mut holder: Option<(&str, u64)> = None;
-        for event in of_group.iter().filter(|e| e.event == Kind::Certificate) {
-            if let Some((site, since_ns)) = holder.filter(|(site, _)| *site != event.site) {
-                let told = of_group
-                    .iter()
-                    .any(|e| e.event == Kind::Eligible && (since_ns..=event.boot_ns).contains(&e.boot_ns));
-                added.extend(eligible(&of_group, since_ns, event, site, quorum).filter(|_| !told));
+        let of_group: Vec<&Event> = events.iter().filter(|e| e.group.as_deref() == Some(&group)).collect();
+        let mut holder = (group.split('/').next().unwrap_or_default(), 0);
+        for event in of_group.iter().filter(|e| e.event == Kind::Certificate && e.epoch.is_some()) {
+            let (site, since_ns) = holder;
+            if site == event.site {
+                holder = (site, if since_ns == 0 { event.boot_ns } else { since_ns });
+                continue;
             }
-            if holder.is_none_or(|(site, _)| site != event.site) {
-                holder = Some((&event.site, event.boot_ns));
+            holder = (&event.site, event.boot_ns);
+            let within: Vec<&Event> =
+                of_group.iter().copied().filter(|e| (since_ns..=event.boot_ns).contains(&e.boot_ns)).collect();
+            if within.iter().all(|e| e.event != Kind::Eligible) {
+                added.extend(eligible(&within, event, site, quorum));
             }
         }
     }
@@ -128,12 +130,14 @@ pub fn add_eligible(events: &mut Vec<Event>, quorum: usize) {
     events.sort_by_key(|e| e.boot_ns);
 }
 
-fn eligible(of_group: &[&Event], since_ns: u64, certificate: &Event, old: &str, quorum: usize) -> Option<Event> {
+fn eligible(within: &[&Event], certificate: &Event, old: &str, quorum: usize) -> Option<Event> {
     let mut latest: BTreeMap<&str, u64> = BTreeMap::new();
-    for event in of_group.iter().filter(|e| e.event == Kind::Lapsed) {
-        if event.boot_ns >= since_ns && event.boot_ns <= certificate.boot_ns {
-            latest.insert(&event.site, event.boot_ns);
-        }
+    for event in within {
+        match event.event {
+            Kind::Lapsed => latest.insert(&event.site, event.boot_ns),
+            Kind::Proven => latest.remove(event.site.as_str()),
+            _ => None,
+        };
     }
     let mut moments: Vec<(u64, &str)> = latest.into_iter().map(|(site, at)| (at, site)).collect();
     moments.sort_unstable();

@@ -121,6 +121,23 @@ fn a_witnesss_last_lapse_before_the_certificate_counts() {
 }
 
 #[test]
+fn a_lapse_that_a_proof_ended_does_not_count() {
+    let mut events = holders(&[(940, "germany"), (945, "france"), (950, "swiss"), (955, "luxembourg")]);
+    events.push(event(960, "germany", "proven", Some("1.1")));
+    events.sort_by_key(|e| e.boot_ns);
+    add_eligible(&mut events, 3);
+    assert_eq!(eligible(&events), [(955, "france")]);
+}
+
+#[test]
+fn before_any_certificate_home_holds_the_group() {
+    let mut events = holders(&[(940, "germany"), (945, "france"), (950, "swiss")]);
+    events.retain(|e| e.site != "ireland");
+    add_eligible(&mut events, 3);
+    assert_eq!(eligible(&events), [(950, "france")]);
+}
+
+#[test]
 fn without_a_quorum_of_lapses_nothing_is_made_up() {
     let mut events = holders(&[(950, "swiss"), (940, "germany"), (5, "france")]);
     add_eligible(&mut events, 3);

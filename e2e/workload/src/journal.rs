@@ -24,29 +24,18 @@ impl Journal {
     /// Any error of the file system.
     pub fn open(dir: &Path, site: &str, pod: &str) -> io::Result<Journal> {
         let path = dir.join(format!("{site}-{pod}.jsonl"));
-        let mut file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(path)?;
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
         let length = file.metadata()?.len();
         let from = length.saturating_sub(TAIL_BYTES);
         file.seek(SeekFrom::Start(from))?;
         let mut tail = Vec::new();
         file.read_to_end(&mut tail)?;
-        let whole = tail
-            .iter()
-            .rposition(|b| *b == b'\n')
-            .map_or(0, |at| at + 1);
+        let whole = tail.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
         if whole < tail.len() {
             file.set_len(from + whole as u64)?;
         }
         let last = String::from_utf8_lossy(tail.get(..whole).unwrap_or_default());
-        let next_seq = last
-            .lines()
-            .last()
-            .and_then(seq_of)
-            .map_or(1, |seq| seq + 1);
+        let next_seq = last.lines().last().and_then(seq_of).map_or(1, |seq| seq + 1);
         Ok(Journal { file, next_seq })
     }
 
@@ -111,19 +100,14 @@ mod tests {
         let mut journal = Journal::open(dir.path(), "ireland", "p").unwrap();
         assert_eq!(journal.next_seq(), 8);
         journal.append("{\"seq\":8}\n").unwrap();
-        assert_eq!(
-            fs::read_to_string(&path).unwrap(),
-            "{\"seq\":7,\"epoch\":null}\n{\"seq\":8}\n"
-        );
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{\"seq\":7,\"epoch\":null}\n{\"seq\":8}\n");
     }
 
     #[test]
     fn only_the_tail_of_a_long_journal_is_read_and_nothing_of_it_is_lost() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ireland-p.jsonl");
-        let lines: String = (1..=9000)
-            .map(|seq| format!("{{\"seq\":{seq}}}\n"))
-            .collect();
+        let lines: String = (1..=9000).map(|seq| format!("{{\"seq\":{seq}}}\n")).collect();
         assert!(lines.len() as u64 > TAIL_BYTES);
         fs::write(&path, &lines).unwrap();
         let journal = Journal::open(dir.path(), "ireland", "p").unwrap();

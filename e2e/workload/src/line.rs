@@ -50,10 +50,7 @@ pub fn as_received(datagram: &[u8], received_ns: u64) -> Option<String> {
     let rest = text.strip_prefix(TIME_AT_WRITER)?;
     let fields = rest.trim_start_matches(|c: char| c.is_ascii_digit());
     let body = fields.trim_end_matches('\n');
-    let whole = fields.len() < rest.len()
-        && body.starts_with(',')
-        && body.ends_with('}')
-        && !body.contains('\n');
+    let whole = fields.len() < rest.len() && body.starts_with(',') && body.ends_with('}') && !body.contains('\n');
     whole.then(|| format!("{TIME_AT_SINK}{received_ns}{body}\n"))
 }
 
@@ -64,12 +61,7 @@ mod tests {
     use serde_json::Value;
 
     fn writer() -> Writer {
-        Writer {
-            site: "ireland".into(),
-            group: "ireland/shop".into(),
-            pod: "shop-0".into(),
-            uid: "u-1".into(),
-        }
+        Writer { site: "ireland".into(), group: "ireland/shop".into(), pod: "shop-0".into(), uid: "u-1".into() }
     }
 
     #[test]
@@ -93,8 +85,7 @@ mod tests {
     #[test]
     fn a_received_line_differs_in_its_time_only() {
         let line = writer().line(17, 3, Some("2.1"));
-        let received: Value =
-            serde_json::from_str(&as_received(line.as_bytes(), 99).unwrap()).unwrap();
+        let received: Value = serde_json::from_str(&as_received(line.as_bytes(), 99).unwrap()).unwrap();
         let mut want: Value = serde_json::from_str(&line).unwrap();
         want.as_object_mut().unwrap().remove("boot_ns");
         want["received_ns"] = 99.into();
@@ -104,14 +95,7 @@ mod tests {
     #[test]
     fn what_no_writer_sent_is_not_a_line() {
         let two = writer().line(1, 1, None) + &writer().line(2, 2, None);
-        for datagram in [
-            "",
-            "{}",
-            "{\"boot_ns\":,}",
-            "{\"boot_ns\":12",
-            "hello\n",
-            &two,
-        ] {
+        for datagram in ["", "{}", "{\"boot_ns\":,}", "{\"boot_ns\":12", "hello\n", &two] {
             assert_eq!(as_received(datagram.as_bytes(), 1), None, "{datagram:?}");
         }
         assert_eq!(as_received(&[0xff, 0xfe], 1), None);

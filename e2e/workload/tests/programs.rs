@@ -1,6 +1,7 @@
 //! The programs as they are shipped: started, asked, killed, started again.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use regent_evidence::Evidence;
 use serde_json::Value;
 use std::fs;
 use std::io::{Read, Write};
@@ -28,21 +29,16 @@ fn until(what: &str, mut fact: impl FnMut() -> bool) {
 }
 
 fn free_tcp() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 fn free_udp() -> SocketAddr {
-    UdpSocket::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-fn shop(dir: &Path, listen: SocketAddr, sink: SocketAddr) -> Running {
-    let child = Command::new(env!("CARGO_BIN_EXE_shop"))
+fn command(dir: &Path, listen: SocketAddr, sink: SocketAddr) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shop"));
+    command
         .env("SITE", "ireland")
         .env("GROUP", "ireland/shop")
         .env("POD", "shop-0")
@@ -50,17 +46,17 @@ fn shop(dir: &Path, listen: SocketAddr, sink: SocketAddr) -> Running {
         .env("JOURNAL_DIR", dir)
         .env("SINK", sink.to_string())
         .env("LISTEN", listen.to_string())
-        .env("EPOCH_FILE", dir.join("epoch"))
-        .spawn()
-        .unwrap();
-    Running(child)
+        .env("EPOCH_FILE", dir.join("epoch"));
+    command
+}
+
+fn shop(dir: &Path, listen: SocketAddr, sink: SocketAddr) -> Running {
+    Running(command(dir, listen, sink).spawn().unwrap())
 }
 
 fn lines(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap_or_default();
-    text.lines()
-        .map(|l| serde_json::from_str(l).expect(l))
-        .collect()
+    text.lines().map(|l| serde_json::from_str(l).expect(l)).collect()
 }
 
 fn get(address: SocketAddr, path: &str) -> Option<String> {
@@ -79,22 +75,25 @@ fn a_killed_shop_continues_its_journal_and_every_line_is_whole() {
         let before = lines(&journal).len();
         let _running = shop(dir.path(), free_tcp(), free_udp());
         until(&format!("lines of round {round}"), || {
-            fs::read_to_string(&journal)
-                .unwrap_or_default()
-                .lines()
-                .count()
-                >= before + 3
+            fs::read_to_string(&journal).unwrap_or_default().lines().count() >= before + 3
         });
     }
     let lines = lines(&journal);
     let seqs: Vec<u64> = lines.iter().map(|l| l["seq"].as_u64().unwrap()).collect();
     assert_eq!(seqs, (1..=lines.len() as u64).collect::<Vec<_>>());
-    let times: Vec<u64> = lines
-        .iter()
-        .map(|l| l["boot_ns"].as_u64().unwrap())
-        .collect();
+    let times: Vec<u64> = lines.iter().map(|l| l["boot_ns"].as_u64().unwrap()).collect();
     assert!(times.is_sorted());
     assert_eq!(lines[0]["uid"], "uid-0");
+}
+
+#[test]
+fn a_shop_that_knows_only_its_node_takes_the_site_from_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let _running = Running(
+        command(dir.path(), free_tcp(), free_udp()).env_remove("SITE").env("NODE", "new-york-12").spawn().unwrap(),
+    );
+    let journal = dir.path().join("new-york-shop-0.jsonl");
+    until("a line of new-york", || fs::read_to_string(&journal).unwrap_or_default().contains("\"site\":\"new-york\""));
 }
 
 #[test]
@@ -104,8 +103,7 @@ fn the_epoch_is_read_again_for_each_line() {
     let _running = shop(dir.path(), free_tcp(), free_udp());
     let seen = |epoch: &Value| {
         let text = fs::read_to_string(&journal).unwrap_or_default();
-        text.lines()
-            .any(|l| serde_json::from_str::<Value>(l).is_ok_and(|line| line["epoch"] == *epoch))
+        text.lines().any(|l| serde_json::from_str::<Value>(l).is_ok_and(|line| line["epoch"] == *epoch))
     };
     until("a line without an epoch", || seen(&Value::Null));
     fs::write(dir.path().join("epoch"), "2.3\n").unwrap();
@@ -122,9 +120,7 @@ fn the_shop_answers_with_who_it_is_and_the_client_sees_it_live_and_dead() {
     let running = shop(dir.path(), listen, free_udp());
     until("an answer under the epoch", || {
         get(listen, "/").is_some_and(|a| {
-            a.starts_with("HTTP/1.1 200 OK\r\n")
-                && a.contains("\r\n\r\nireland shop-0 ")
-                && a.ends_with(" 1.1\n")
+            a.starts_with("HTTP/1.1 200 OK\r\n") && a.contains("\r\n\r\nireland shop-0 ") && a.ends_with(" 1.1\n")
         })
     });
     assert!(get(listen, "/healthz").unwrap().starts_with("HTTP/1.1 200"));
@@ -140,17 +136,13 @@ fn the_shop_answers_with_who_it_is_and_the_client_sees_it_live_and_dead() {
         .unwrap();
     let seen = |site: &str, outcome: &str| {
         let text = fs::read_to_string(&record).unwrap_or_default();
-        text.lines().any(|l| {
-            serde_json::from_str::<Value>(l)
-                .is_ok_and(|l| l["site"] == site && l["outcome"] == outcome)
-        })
+        text.lines()
+            .any(|l| serde_json::from_str::<Value>(l).is_ok_and(|l| l["site"] == site && l["outcome"] == outcome))
     };
     until("ireland answers", || seen("ireland", "ok"));
     until("france refuses", || seen("france", "refused"));
     drop(running);
-    until("ireland refuses once its shop is dead", || {
-        seen("ireland", "refused")
-    });
+    until("ireland refuses once its shop is dead", || seen("ireland", "refused"));
     drop(client.stdin.take());
     assert!(client.wait().unwrap().success());
     for line in lines(&record) {
@@ -165,28 +157,12 @@ fn a_target_that_swallows_everything_never_breaks_the_clients_rhythm() {
     // It listens and never answers: each request lasts for its whole time-out.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = Command::new(env!("CARGO_BIN_EXE_client"))
-        .args([
-            "--out",
-            record.to_str().unwrap(),
-            "--timeout-ms",
-            "2000",
-            "--rate",
-            "50",
-        ])
-        .args([
-            "--target",
-            &format!("ireland={}", silent.local_addr().unwrap()),
-        ])
+        .args(["--out", record.to_str().unwrap(), "--timeout-ms", "2000", "--rate", "50"])
+        .args(["--target", &format!("ireland={}", silent.local_addr().unwrap())])
         .spawn()
         .map(Running)
         .unwrap();
-    until("twenty requests timed out", || {
-        fs::read_to_string(&record)
-            .unwrap_or_default()
-            .lines()
-            .count()
-            >= 20
-    });
+    until("twenty requests timed out", || fs::read_to_string(&record).unwrap_or_default().lines().count() >= 20);
     drop(client);
     let lines = lines(&record);
     assert!(lines.iter().all(|l| l["outcome"] == "timeout"));
@@ -200,19 +176,12 @@ fn the_sink_writes_each_datagram_with_the_time_of_its_arrival() {
     let out = dir.path().join("ireland.jsonl");
     let sink_at = free_udp();
     let _sink = Command::new(env!("CARGO_BIN_EXE_sink"))
-        .args([
-            "--listen",
-            &sink_at.to_string(),
-            "--out",
-            out.to_str().unwrap(),
-        ])
+        .args(["--listen", &sink_at.to_string(), "--out", out.to_str().unwrap()])
         .spawn()
         .map(Running)
         .unwrap();
     let _shop = shop(dir.path(), free_tcp(), sink_at);
-    until("three arrivals", || {
-        fs::read_to_string(&out).unwrap_or_default().lines().count() >= 3
-    });
+    until("three arrivals", || fs::read_to_string(&out).unwrap_or_default().lines().count() >= 3);
     let sent = lines(&dir.path().join("ireland-shop-0.jsonl"));
     let arrived = &lines(&out)[0];
     let same = sent.iter().find(|l| l["seq"] == arrived["seq"]).unwrap();
@@ -223,20 +192,50 @@ fn the_sink_writes_each_datagram_with_the_time_of_its_arrival() {
 
 #[test]
 fn a_missing_setting_is_named_with_its_remedy() {
-    let output = Command::new(env!("CARGO_BIN_EXE_shop"))
-        .env_remove("SITE")
-        .output()
-        .unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_shop")).env_remove("SITE").env_remove("NODE").output().unwrap();
     assert!(!output.status.success());
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(text.contains("SITE is not set"), "{text}");
-    let output = Command::new(env!("CARGO_BIN_EXE_client"))
-        .args(["--out", "x", "--target", "ireland"])
-        .output()
-        .unwrap();
+    assert!(text.contains("NODE is not set: set it in the pod's env, or SITE"), "{text}");
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_client")).args(["--out", "x", "--target", "ireland"]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        text.contains("--target ireland: it must be SITE=IP:PORT"),
-        "{text}"
-    );
+    assert!(text.contains("--target ireland: it must be SITE=IP:PORT"), "{text}");
+}
+
+#[test]
+fn the_judge_reads_every_line_that_the_programs_write() {
+    let dir = tempfile::tempdir().unwrap();
+    for folder in ["journal", "sink", "audit"] {
+        fs::create_dir(dir.path().join(folder)).unwrap();
+    }
+    let (listen, sink_at) = (free_tcp(), free_udp());
+    let out = dir.path().join("sink/ireland.jsonl");
+    let record = dir.path().join("client.jsonl");
+    fs::write(dir.path().join("journal/epoch"), "2.3").unwrap();
+    let running = [
+        Running(
+            Command::new(env!("CARGO_BIN_EXE_sink"))
+                .args(["--listen", &sink_at.to_string(), "--out", out.to_str().unwrap()])
+                .spawn()
+                .unwrap(),
+        ),
+        shop(&dir.path().join("journal"), listen, sink_at),
+        Running(
+            Command::new(env!("CARGO_BIN_EXE_client"))
+                .args(["--out", record.to_str().unwrap(), "--target", &format!("ireland={listen}")])
+                .spawn()
+                .unwrap(),
+        ),
+    ];
+    let evidence = || Evidence::load(dir.path()).unwrap();
+    until("an answer, an arrival and a line under the epoch", || {
+        let evidence = evidence();
+        evidence.client.iter().any(|l| l.is_ok())
+            && evidence.sinks.get("ireland").is_some_and(|lines| !lines.is_empty())
+            && evidence.journal.iter().any(|l| l.epoch.is_some_and(|e| e.to_string() == "2.3"))
+    });
+    drop(running);
+    let problems = evidence().problems;
+    let ours = |p: &&String| ["journal", "sink", "client"].iter().any(|file| p.starts_with(file));
+    assert_eq!(problems.iter().find(ours), None, "{problems:?}");
 }

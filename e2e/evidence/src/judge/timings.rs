@@ -57,7 +57,7 @@ pub fn timeline(story: &Story) -> Vec<Moment> {
         return Vec::new();
     };
     let told = story.events.iter().filter(|e| {
-        !matches!(e.event, Kind::Other(_) | Kind::Lapsed)
+        !matches!(e.event, Kind::Other(_) | Kind::Lapsed | Kind::Proven)
             && story.faults.first().is_some_and(|f| e.boot_ns >= f.event.boot_ns)
     });
     let moments = told.map(|e| Moment {

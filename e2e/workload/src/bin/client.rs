@@ -16,7 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-const USAGE: &str = "usage: client --out FILE --target SITE=IP:PORT [--target ...] [--rate N] [--timeout-ms N] [--stop-with-stdin]";
+const USAGE: &str =
+    "usage: client --out FILE --target SITE=IP:PORT [--target ...] [--rate N] [--timeout-ms N] [--stop-with-stdin]";
 const RATE_PER_TARGET: u32 = 24;
 const STACK_BYTES: usize = 128 * 1024;
 /// After a pause of the whole machine longer than this the rhythm starts afresh.
@@ -70,16 +71,13 @@ fn target(value: &str) -> Result<(Arc<str>, SocketAddr), String> {
 fn number(name: &str, value: &str) -> Result<u32, String> {
     match value.parse() {
         Ok(number) if (1..=10_000).contains(&number) => Ok(number),
-        _ => Err(format!(
-            "{name} {value}: it must be a number from 1 to 10000"
-        )),
+        _ => Err(format!("{name} {value}: it must be a number from 1 to 10000")),
     }
 }
 
 fn record(mut file: &File, start_ns: u64, outcome: Outcome, site: &str) {
     let (end_ns, word) = (boot_ns(), outcome.word());
-    let mut line =
-        format!("{{\"start_ns\":{start_ns},\"end_ns\":{end_ns},\"outcome\":\"{word}\",\"site\":");
+    let mut line = format!("{{\"start_ns\":{start_ns},\"end_ns\":{end_ns},\"outcome\":\"{word}\",\"site\":");
     push_json_string(&mut line, site);
     line.push_str("}\n");
     if let Err(error) = file.write_all(line.as_bytes()) {
@@ -97,9 +95,7 @@ fn start_request(
     let start_ns = boot_ns();
     let (file_here, site_here) = (file.clone(), site.clone());
     let request = move || record(&file, start_ns, ask(address, timeout), &site);
-    let started = thread::Builder::new()
-        .stack_size(STACK_BYTES)
-        .spawn(request);
+    let started = thread::Builder::new().stack_size(STACK_BYTES).spawn(request);
     if started.is_err() {
         record(&file_here, start_ns, Outcome::Error, &site_here);
     }

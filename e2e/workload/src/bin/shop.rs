@@ -3,8 +3,8 @@
 //! Serves HTTP (`/` answers "site pod seq epoch", `/healthz` answers "ok"), appends a line to its
 //! journal every 50 ms and sends the same line as a datagram to a sink. It handles no signal.
 //!
-//! Environment: SITE (or NODE, as SITE-NUMBER), GROUP, POD, POD_UID, JOURNAL_DIR, SINK (IP:PORT); optional LISTEN (default
-//! 0.0.0.0:8080) and EPOCH_FILE (default /regent/epoch; may be absent).
+//! Environment: SITE (or NODE, as SITE-NUMBER), GROUP, POD, POD_UID, JOURNAL_DIR, SINK (IP:PORT);
+//! optional LISTEN (default 0.0.0.0:8080) and EPOCH_FILE (default /regent/epoch; may be absent).
 
 use regent_workload::boot_ns;
 use regent_workload::journal::Journal;
@@ -51,11 +51,10 @@ impl Settings {
 
 /// SITE, or else the name of NODE without its number: a mirrored manifest names no site.
 fn site() -> Result<String, String> {
-    if let Ok(site) = env::var("SITE") {
-        return Ok(site);
-    }
-    let node = required("NODE").map_err(|e| format!("{e}, or SITE"))?;
-    Ok(node.rsplit_once('-').map_or(node.clone(), |(site, _)| site.to_owned()))
+    required("SITE").or_else(|_| {
+        let node = required("NODE").map_err(|e| format!("{e}, or SITE"))?;
+        Ok(node.rsplit_once('-').map_or(node.clone(), |(site, _)| site.to_owned()))
+    })
 }
 
 fn required(name: &str) -> Result<String, String> {
@@ -70,9 +69,7 @@ fn optional(name: &str, default: &str) -> String {
 }
 
 fn address(name: &str, value: &str) -> Result<SocketAddr, String> {
-    value
-        .parse()
-        .map_err(|_| format!("environment variable {name} is {value:?}: it must be IP:PORT"))
+    value.parse().map_err(|_| format!("environment variable {name} is {value:?}: it must be IP:PORT"))
 }
 
 /// What the HTTP side tells of the line that was written last.
@@ -101,9 +98,7 @@ fn write_lines(settings: &Settings, latest: &Mutex<Latest>) -> Result<(), String
         let epoch = read_epoch(&settings.epoch_file);
         let seq = journal.next_seq();
         let line = writer.line(boot_ns(), seq, epoch.as_deref());
-        journal
-            .append(&line)
-            .map_err(|e| format!("journal in {}: {e}", settings.journal_dir.display()))?;
+        journal.append(&line).map_err(|e| format!("journal in {}: {e}", settings.journal_dir.display()))?;
         // A datagram that can't leave is what a cut network looks like: the journal goes on.
         let _ = socket.send_to(line.as_bytes(), settings.sink);
         *latest.lock().unwrap_or_else(PoisonError::into_inner) = Latest { seq, epoch };
@@ -124,11 +119,7 @@ fn serve(listener: &TcpListener, writer: &Arc<Writer>, latest: &Arc<Mutex<Latest
             let _ = answer(stream, &writer, &latest);
             done.fetch_sub(1, Ordering::SeqCst);
         };
-        if thread::Builder::new()
-            .stack_size(STACK_BYTES)
-            .spawn(answer)
-            .is_err()
-        {
+        if thread::Builder::new().stack_size(STACK_BYTES).spawn(answer).is_err() {
             open.fetch_sub(1, Ordering::SeqCst);
         }
     }
@@ -168,8 +159,7 @@ fn page(writer: &Writer, latest: &Mutex<Latest>) -> String {
 
 fn run() -> Result<(), String> {
     let settings = Settings::from_env()?;
-    let listener = TcpListener::bind(settings.listen)
-        .map_err(|e| format!("listen on {}: {e}", settings.listen))?;
+    let listener = TcpListener::bind(settings.listen).map_err(|e| format!("listen on {}: {e}", settings.listen))?;
     let latest = Arc::new(Mutex::new(Latest::default()));
     let (writer, seen) = (Arc::new(settings.writer.clone()), latest.clone());
     thread::spawn(move || serve(&listener, &writer, &seen));

@@ -25,21 +25,13 @@ fn run() -> Result<(), String> {
     }
     let (listen, out) = (listen.ok_or(USAGE)?, out.ok_or(USAGE)?);
     let socket = UdpSocket::bind(&listen).map_err(|e| format!("--listen {listen}: {e}"))?;
-    let mut file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(&out)
-        .map_err(|e| format!("--out {out}: {e}"))?;
+    let mut file = OpenOptions::new().append(true).create(true).open(&out).map_err(|e| format!("--out {out}: {e}"))?;
     let mut buffer = [0u8; DATAGRAM_BYTES_MAX];
     loop {
-        let (length, from) = socket
-            .recv_from(&mut buffer)
-            .map_err(|e| format!("--listen {listen}: {e}"))?;
+        let (length, from) = socket.recv_from(&mut buffer).map_err(|e| format!("--listen {listen}: {e}"))?;
         let received_ns = boot_ns();
         match as_received(buffer.get(..length).unwrap_or_default(), received_ns) {
-            Some(line) => file
-                .write_all(line.as_bytes())
-                .map_err(|e| format!("--out {out}: {e}"))?,
+            Some(line) => file.write_all(line.as_bytes()).map_err(|e| format!("--out {out}: {e}"))?,
             None => eprintln!("sink: {length} bytes from {from} are no line of a shop"),
         }
     }

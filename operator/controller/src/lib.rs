@@ -15,5 +15,13 @@
 //! A shell reads clocks, sockets and objects, feeds the core, and carries out what it
 //! says. The path from a witness's answer to the hub touches no Kubernetes API.
 
+pub mod context;
+pub mod federation;
 pub mod hub;
+pub mod leader;
+pub mod lease;
+pub mod objects;
 pub mod observer;
+pub mod plans;
+pub mod random;
+pub mod witness;

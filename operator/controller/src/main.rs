@@ -1,0 +1,2 @@
+//! `regent-operator`.
+fn main() {}

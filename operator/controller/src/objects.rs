@@ -1,0 +1,162 @@
+//! `ControlLease` objects: read, and changed by compare-and-swap.
+
+use std::time::Duration;
+
+use kube::api::{Api, ListParams, ObjectMeta, PostParams};
+use regent_api::{ControlLease, ControlLeaseSpec, ControlLeaseStatus};
+use regent_core::ids::GroupKey;
+
+/// A call that hasn't been answered by then is of unknown outcome.
+pub const CALL: Duration = Duration::from_secs(3);
+/// Other owners of parts of the status may be first this often.
+const CONFLICTS: usize = 16;
+
+/// Why an object could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectError {
+    /// The API server said no.
+    #[error("{object}: {error}")]
+    Api {
+        /// The object.
+        object: String,
+        /// What it said.
+        #[source]
+        error: Box<kube::Error>,
+    },
+    /// The API server said nothing.
+    #[error("{object}: the API server has not answered for {} ms; whether it was written is unknown", CALL.as_millis())]
+    Silent {
+        /// The object.
+        object: String,
+    },
+    /// Others write it all the time.
+    #[error("{object}: another writer was first {CONFLICTS} times; see who writes its status besides Regent")]
+    Contended {
+        /// The object.
+        object: String,
+    },
+    /// The object is not what it should be.
+    #[error("{object}: {why}")]
+    Unusable {
+        /// The object.
+        object: String,
+        /// What is wrong, and what to do.
+        why: String,
+    },
+}
+
+impl ObjectError {
+    /// Whether another writer was first, or made the object first.
+    pub fn is_conflict(&self) -> bool {
+        self.code() == Some(409)
+    }
+
+    /// Whether there is no such object.
+    pub fn is_not_found(&self) -> bool {
+        self.code() == Some(404)
+    }
+
+    fn code(&self) -> Option<u16> {
+        match self {
+            Self::Api { error, .. } => match &**error {
+                kube::Error::Api(status) => Some(status.code),
+                _ => None,
+            },
+            Self::Silent { .. } | Self::Contended { .. } | Self::Unusable { .. } => None,
+        }
+    }
+}
+
+/// Waits for the API server, but not for ever.
+pub async fn bounded<T>(object: &str, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, ObjectError> {
+    match tokio::time::timeout(CALL, call).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(ObjectError::Api { object: object.to_owned(), error: Box::new(error) }),
+        Err(_) => Err(ObjectError::Silent { object: object.to_owned() }),
+    }
+}
+
+/// The group of a `ControlLease`.
+pub fn group_of(object: &ControlLease) -> Option<GroupKey> {
+    object.spec.key().ok()
+}
+
+/// The `ControlLease` objects of one API server.
+#[derive(Clone)]
+pub struct ControlLeases {
+    api: Api<ControlLease>,
+}
+
+impl ControlLeases {
+    /// Those that this client reaches.
+    pub fn new(client: kube::Client) -> Self {
+        Self { api: Api::all(client) }
+    }
+
+    /// For watching.
+    pub fn api(&self) -> &Api<ControlLease> {
+        &self.api
+    }
+
+    /// All of them.
+    pub async fn list(&self) -> Result<Vec<ControlLease>, ObjectError> {
+        Ok(bounded("ControlLeases", self.api.list(&ListParams::default())).await?.items)
+    }
+
+    /// A group's, if there is one.
+    pub async fn get(&self, group: &GroupKey) -> Result<Option<ControlLease>, ObjectError> {
+        bounded(&object_name(group), self.api.get_opt(&regent_api::object_name(group))).await
+    }
+
+    /// A group's, made if there is none.
+    pub async fn ensure(&self, group: &GroupKey) -> Result<ControlLease, ObjectError> {
+        for _ in 0..CONFLICTS {
+            if let Some(object) = self.get(group).await? {
+                return Ok(object);
+            }
+            let fresh = ControlLease {
+                metadata: ObjectMeta { name: Some(regent_api::object_name(group)), ..ObjectMeta::default() },
+                spec: ControlLeaseSpec { group: group.to_string() },
+                status: None,
+            };
+            match bounded(&object_name(group), self.api.create(&PostParams::default(), &fresh)).await {
+                Err(e) if e.is_conflict() => {}
+                made => return made,
+            }
+        }
+        Err(ObjectError::Contended { object: object_name(group) })
+    }
+
+    /// Changes a group's status by compare-and-swap: `change` sees the newest status and
+    /// says whether it changed it. Returns the status as it is then.
+    pub async fn update<F>(&self, group: &GroupKey, mut change: F) -> Result<ControlLeaseStatus, ObjectError>
+    where
+        F: FnMut(&mut ControlLeaseStatus) -> bool,
+    {
+        for _ in 0..CONFLICTS {
+            let mut object = self.ensure(group).await?;
+            let mut status = object.status.take().unwrap_or_default();
+            if !change(&mut status) {
+                return Ok(status);
+            }
+            object.status = Some(status);
+            match self.replace(group, &object).await {
+                Err(e) if e.is_conflict() => {}
+                Err(e) => return Err(e),
+                Ok(written) => return Ok(written.status.unwrap_or_default()),
+            }
+        }
+        Err(ObjectError::Contended { object: object_name(group) })
+    }
+
+    /// Writes a status over exactly the version of the object that was read.
+    async fn replace(&self, group: &GroupKey, object: &ControlLease) -> Result<ControlLease, ObjectError> {
+        let (name, params) = (regent_api::object_name(group), PostParams::default());
+        bounded(&object_name(group), self.api.replace_status(&name, &params, object)).await
+    }
+}
+
+/// How messages name the object.
+pub fn object_name(group: &GroupKey) -> String {
+    format!("ControlLease {}", regent_api::object_name(group))
+}

@@ -25,5 +25,7 @@ pub mod merkle;
 pub mod message;
 pub mod plan;
 pub mod sign;
+#[cfg(test)]
+mod sim;
 pub mod time;
 pub mod witness;

@@ -246,7 +246,10 @@ impl Round {
             return Err(RoundError::Charter { found: claimed.charter_version, wanted: charter.version });
         }
         let site = charter.site(&claimed.site).ok_or_else(|| RoundError::UnknownSite(claimed.site.clone()))?;
-        let request: Request = self.request.open(site.name.as_str(), &site.key)?;
+        if !self.request.is_signed_by(site.name.as_str(), &site.key) {
+            return Err(SignError::NotSigned(site.name.to_string()).into());
+        }
+        let request = claimed;
         if request.ask != Ask::Grant {
             return Err(RoundError::NotAGrant);
         }
@@ -268,7 +271,7 @@ pub fn verify_grant(charter: &Charter, envelope: &Envelope, request: &Digest) ->
         return None;
     }
     let witness = charter.site(&claimed.witness)?;
-    envelope.open(witness.name.as_str(), &witness.key).ok()
+    envelope.is_signed_by(witness.name.as_str(), &witness.key).then_some(claimed)
 }
 
 impl VerifiedRound {

@@ -15,6 +15,10 @@ use std::time::Duration;
 /// Waits are named in whole milliseconds: asked a little later, the answer is yes.
 const AFTER_WAIT: Duration = Duration::from_millis(2);
 
+/// A witness that is writing the group's vote has done so soon; each time that it hasn't,
+/// it is given twice as long.
+const AFTER_BUSY: Duration = Duration::from_millis(8);
+
 impl Contender {
     /// A witness answered. Everything in it is verified; what is not an answer of that
     /// witness to a request under way changes nothing.
@@ -60,6 +64,7 @@ impl Contender {
                 round: answer.round,
                 epoch: word.entry.epoch,
                 at: now,
+                asked: answer.sent,
                 binding,
                 refusal,
                 // Counted from when it was asked: asked again then, it is asked as late as it said.
@@ -67,8 +72,13 @@ impl Contender {
             };
             group.views.insert(witness.clone(), view);
         }
-        if matches!(group.role, Role::Candidate { .. }) {
-            group.note_retired(&site, witness);
+        match &mut group.role {
+            Role::Candidate { .. } => group.note_retired(&site, witness),
+            Role::Attempting { again, busy, .. } if binding && refusal == Some(Refusal::Busy) => {
+                again.get_or_insert(now.after(AFTER_BUSY * 2u32.saturating_pow(*busy)));
+                *busy = busy.saturating_add(1);
+            }
+            _ => {}
         }
         self.climb(now, witness, answer, word, granted);
     }
@@ -110,13 +120,11 @@ impl Contender {
                 let yes = group.yes(now, fresh);
                 if yes.len() >= q && group.held_back(f, &site).is_none() {
                     let epoch = group.target(f, (&site, number));
-                    group.role = Role::Attempting { epoch, since: now, raised: now, yes };
-                    self.renew_now = true;
+                    let again = Some(now.after(self.stagger));
+                    group.role = Role::Attempting { epoch, since: now, raised: now, yes, again, busy: 0 };
                     self.out.push(Output::Event(ContenderEvent::EligibleLearnt { group: key.clone(), at: now }));
                 } else {
-                    let asked = self.queried;
-                    let later = |at: &Moment| asked.is_none_or(|asked| !at.passed_for_stopping(asked));
-                    let again = group.qth_ready(now, q).filter(later);
+                    let again = self.queried.and_then(|asked| group.qth_ready(now, q, asked));
                     group.role = Role::Candidate { again };
                 }
             }

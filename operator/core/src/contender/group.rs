@@ -58,6 +58,10 @@ pub(super) enum Role {
         raised: Moment,
         /// Who said that it would.
         yes: BTreeSet<SiteName>,
+        /// When to ask (again) without waiting for the next renewal.
+        again: Option<Moment>,
+        /// How often a witness was busy writing.
+        busy: u32,
     },
     /// Gave up, and lets others try.
     Silent { until: Moment },
@@ -87,6 +91,8 @@ pub(super) struct View {
     pub round: RoundId,
     pub epoch: Epoch,
     pub at: Moment,
+    /// When it was asked.
+    pub asked: Moment,
     /// It answered a request and not a query.
     pub binding: bool,
     pub refusal: Option<Refusal>,
@@ -198,12 +204,13 @@ impl Group {
         self.views.iter().filter(|(w, v)| heard(w, v)).count()
     }
 
-    /// When the q-th shortest wait has passed, if q witnesses name one (L11).
-    pub(super) fn qth_ready(&self, now: Moment, q: usize) -> Option<Moment> {
-        let counted = self.views.iter().filter(|(w, _)| self.counts(now, w));
-        let mut ready: Vec<Moment> = counted.filter_map(|(_, v)| v.ready).collect();
+    /// When the q-th shortest wait has passed, of those named in answer to the query that was
+    /// sent at `asked` (L11): an older answer's wait is of the past.
+    pub(super) fn qth_ready(&self, now: Moment, q: usize, asked: Moment) -> Option<Moment> {
+        let current = self.views.iter().filter(|(w, v)| v.asked.boot_ns >= asked.boot_ns && self.counts(now, w));
+        let mut ready: Vec<Moment> = current.filter_map(|(_, v)| v.ready).collect();
         ready.sort_by_key(|m| m.boot_ns);
-        ready.get(q.saturating_sub(1)).copied()
+        ready.get(q.saturating_sub(1)).copied().filter(|at| at.boot_ns > asked.boot_ns)
     }
 
     /// Whether a witness refused the epoch for a higher vote or as retired.

@@ -126,7 +126,9 @@ pub enum Output {
         /// The retired epoch.
         epoch: Epoch,
     },
-    /// The release is done: the successor may acquire. The list of nodes may open again.
+    /// The release is done: the successor may acquire. The list of nodes opens again for
+    /// epochs above this one only. The other replica may still collect a certificate for it,
+    /// and a node that was never on the list hasn't journaled that it is retired.
     Released {
         /// Of which group.
         group: GroupKey,

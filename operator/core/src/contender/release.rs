@@ -50,8 +50,13 @@ pub enum ReleaseEvent {
         /// How many are needed.
         quorum: usize,
     },
-    /// A node has stopped the group for good and journaled the epoch.
-    NodeStopped(NodeName),
+    /// A node has stopped the group for good and journaled the epoch that it was told.
+    NodeStopped {
+        /// Which node.
+        node: NodeName,
+        /// The retired epoch in its journal.
+        epoch: Epoch,
+    },
     /// Time passed.
     Tick(Moment),
     /// A witness dropped its promise.
@@ -143,7 +148,7 @@ impl ReleaseEvent {
         match self {
             Self::ListClosed(_) => "ListClosed",
             Self::Retired { .. } => "Retired",
-            Self::NodeStopped(_) => "NodeStopped",
+            Self::NodeStopped { .. } => "NodeStopped",
             Self::Tick(_) => "Tick",
             Self::Dropped { .. } => "Dropped",
             Self::PromisesOver => "PromisesOver",
@@ -179,8 +184,11 @@ impl Release {
                 }
                 (P::Stopping { waiting: std::mem::take(nodes), run_out }, S::Stop)
             }
-            (P::Stopping { waiting, .. }, E::NodeStopped(node)) => {
-                waiting.remove(&node);
+            (P::Stopping { waiting, .. }, E::NodeStopped { node, epoch }) => {
+                // The late word of an earlier release says nothing about this epoch.
+                if epoch >= self.epoch {
+                    waiting.remove(&node);
+                }
                 if !waiting.is_empty() {
                     return Ok(S::Stay);
                 }
@@ -203,14 +211,14 @@ impl Release {
             // Late or repeated reports of what is behind us.
             (P::Stopping { .. } | P::Releasing { .. } | P::Released, E::ListClosed(_) | E::Retired { .. })
             | (P::Retiring { .. }, E::ListClosed(_))
-            | (P::Releasing { .. } | P::Released, E::NodeStopped(_))
+            | (P::Releasing { .. } | P::Released, E::NodeStopped { .. })
             | (P::Released, E::Dropped { .. } | E::PromisesOver)
             | (P::ClosingList | P::Retiring { .. } | P::Releasing { .. } | P::Released, E::Tick(_)) => {
                 return Ok(S::Stay);
             }
             // A node's word before the retirement is of another epoch; a drop before the
             // stop would give the group away while it runs; what is retired stays so.
-            (P::ClosingList | P::Retiring { .. }, E::NodeStopped(_))
+            (P::ClosingList | P::Retiring { .. }, E::NodeStopped { .. })
             | (P::ClosingList, E::Retired { .. })
             | (P::ClosingList | P::Retiring { .. } | P::Stopping { .. }, E::Dropped { .. } | E::PromisesOver)
             | (P::Retiring { .. } | P::Stopping { .. } | P::Releasing { .. } | P::Released, E::CallOff) => {
@@ -235,6 +243,9 @@ mod tests {
     fn nodes(n: &[&str]) -> BTreeSet<NodeName> {
         n.iter().map(|n| NodeName((*n).into())).collect()
     }
+    fn stopped(node: &str) -> ReleaseEvent {
+        ReleaseEvent::NodeStopped { node: NodeName(node.into()), epoch: Epoch { term: 3, site: 1 } }
+    }
     fn in_phase(phase: ReleasePhase) -> Release {
         Release { epoch: Epoch { term: 3, site: 1 }, successor: site("fr"), phase }
     }
@@ -252,7 +263,7 @@ mod tests {
         let events = [
             ReleaseEvent::ListClosed(nodes(&["a"])),
             ReleaseEvent::Retired { witness: site("w"), run_out: at(100), quorum: 1 },
-            ReleaseEvent::NodeStopped(NodeName("a".into())),
+            stopped("a"),
             ReleaseEvent::Tick(at(100)),
             ReleaseEvent::Dropped { witness: site("w"), quorum: 1 },
             ReleaseEvent::PromisesOver,
@@ -326,13 +337,18 @@ mod tests {
         assert_eq!(release.on(retired("w1")).unwrap(), ReleaseStep::Stay);
         assert_eq!(release.on(retired("w2")).unwrap(), ReleaseStep::Stay);
         assert_eq!(release.on(retired("w3")).unwrap(), ReleaseStep::Stop);
-        assert_eq!(release.on(ReleaseEvent::NodeStopped(NodeName("a".into()))).unwrap(), ReleaseStep::Stay);
+        let earlier = Epoch { term: 2, site: 1 };
+        for node in ["a", "b"] {
+            let late = ReleaseEvent::NodeStopped { node: NodeName(node.into()), epoch: earlier };
+            assert_eq!(release.on(late).unwrap(), ReleaseStep::Stay);
+        }
+        assert_eq!(release.on(stopped("a")).unwrap(), ReleaseStep::Stay);
         let mut silent = release.clone();
         assert_eq!(silent.on(ReleaseEvent::Tick(at(49))).unwrap(), ReleaseStep::Stay);
         // One clock that runs ahead doesn't end a wait (L1).
         let ahead = Moment { boot_ns: 60, raw_ns: 49 };
         assert_eq!(silent.on(ReleaseEvent::Tick(ahead)).unwrap(), ReleaseStep::Stay);
         assert_eq!(silent.on(ReleaseEvent::Tick(at(50))).unwrap(), ReleaseStep::Release);
-        assert_eq!(release.on(ReleaseEvent::NodeStopped(NodeName("b".into()))).unwrap(), ReleaseStep::Release);
+        assert_eq!(release.on(stopped("b")).unwrap(), ReleaseStep::Release);
     }
 }

@@ -39,7 +39,10 @@ impl Contender {
                         sooner(soonest);
                     }
                 }
-                Role::Attempting { since, .. } => sooner(since.after(d * GIVE_UP)),
+                Role::Attempting { since, again, .. } => {
+                    sooner(since.after(d * GIVE_UP));
+                    again.iter().for_each(|at| sooner(*at));
+                }
                 Role::Silent { until } => sooner(*until),
                 Role::Holder { held, told: false, .. } => sooner(held.until),
                 Role::Releasing { release, entered, sent } => sooner(self.release_due(release, *entered, *sent)),
@@ -76,7 +79,7 @@ impl Contender {
         let Some(group) = self.groups.get_mut(key) else {
             return;
         };
-        let Role::Attempting { epoch, since, raised, yes } = group.role.clone() else {
+        let Role::Attempting { epoch, since, raised, yes, again, busy } = group.role.clone() else {
             return;
         };
         let retired = group.views.values().filter(|v| v.epoch == epoch && v.refusal == Some(Refusal::Retired)).count();
@@ -94,7 +97,7 @@ impl Contender {
             group.role = Role::Candidate { again: None };
         } else if let Some((raised_to, counts)) = group.raise(now, f, (&site, number), epoch, Some(raised), d) {
             let raised = if counts { now } else { raised };
-            group.role = Role::Attempting { epoch: raised_to, since, raised, yes };
+            group.role = Role::Attempting { epoch: raised_to, since, raised, yes, again, busy };
             self.renew_now |= counts;
         }
     }

@@ -1,0 +1,144 @@
+//! `status`: groups, holders, epochs, time left, and what is wrong.
+
+use anyhow::Result;
+use clap::Args as ClapArgs;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt};
+use regent_api::{ControlLease, FailoverGroup, Site};
+use serde::Serialize;
+
+use crate::Verdict;
+use crate::output::{Format, or_dash, table};
+
+/// Arguments of `status`.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    /// Only this group.
+    group: Option<String>,
+}
+
+/// One line of the groups' table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupRow {
+    /// HOME/NAME.
+    pub group: String,
+    /// Observed, Protected or Retiring.
+    pub protection: Option<String>,
+    /// The site that holds the lease, as far as this site knows.
+    pub holder: Option<String>,
+    /// Its epoch.
+    pub epoch: Option<String>,
+    /// Whether the holder's certificate is valid, and how long it still runs, as far as this
+    /// site can tell.
+    pub lease: Option<String>,
+    /// Standbys with their states.
+    pub standbys: Vec<String>,
+    /// What is wrong; empty when all is well.
+    pub problems: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct SiteRow {
+    site: String,
+    country: Option<String>,
+    party: Option<String>,
+    roles: Vec<String>,
+    seen: String,
+}
+
+/// Collects the groups' rows.
+pub async fn groups(client: &Client, only: Option<&str>) -> Result<Vec<GroupRow>> {
+    let list = match only {
+        Some(name) => vec![crate::group::find(client, name).await?],
+        None => Api::<FailoverGroup>::all(client.clone()).list(&ListParams::default()).await?.items,
+    };
+    let leases = Api::<ControlLease>::all(client.clone()).list(&ListParams::default()).await?.items;
+    list.iter().map(|group| row(group, &leases)).collect()
+}
+
+fn row(group: &FailoverGroup, leases: &[ControlLease]) -> Result<GroupRow> {
+    let key = crate::group::key(group)?;
+    let status = group.status.clone().unwrap_or_default();
+    let lease = leases.iter().find(|l| l.spec.group == key).and_then(|l| l.status.clone()).unwrap_or_default();
+    let view = lease.holder;
+    let standby = |s: &regent_api::group::StandbyStatus| format!("{} {:?}", s.site, s.state);
+    Ok(GroupRow {
+        group: key,
+        protection: status.protection.map(|p| format!("{p:?}")),
+        holder: status.holder.clone().or_else(|| view.as_ref().map(|v| v.site.clone())),
+        epoch: status.epoch.clone().or_else(|| view.as_ref().map(|v| v.epoch.clone())),
+        lease: view.as_ref().map(|v| if v.valid { "valid" } else { "over" }.to_owned()),
+        standbys: if status.standbys.is_empty() {
+            group.spec.standbys.clone()
+        } else {
+            status.standbys.iter().map(standby).collect()
+        },
+        problems: problems(&status.conditions),
+    })
+}
+
+/// Conditions that are not True, with their messages.
+fn problems(conditions: &[Condition]) -> Vec<String> {
+    let bad = conditions.iter().filter(|c| c.status != "True");
+    bad.map(|c| if c.message.is_empty() { c.reason.clone() } else { format!("{}: {}", c.reason, c.message) }).collect()
+}
+
+/// Prints everything.
+pub async fn run(args: &Args, client: &Client, format: Format) -> Result<Verdict> {
+    let groups = groups(client, args.group.as_deref()).await?;
+    let sites = sites(client).await?;
+    let well = groups.iter().all(|g| g.problems.is_empty());
+    if format == Format::Table {
+        println!("{}\n\n{}", site_table(&sites), group_table(&groups));
+        for group in groups.iter().filter(|g| !g.problems.is_empty()) {
+            println!("\n{}:", group.group);
+            group.problems.iter().for_each(|p| println!("  {p}"));
+        }
+    } else {
+        let data = serde_json::json!({"sites": sites, "groups": groups});
+        crate::output::print(format, &data, &[], Vec::new())?;
+    }
+    Ok(if well { Verdict::Well } else { Verdict::NotWell })
+}
+
+async fn sites(client: &Client) -> Result<Vec<SiteRow>> {
+    let list = Api::<Site>::all(client.clone()).list(&ListParams::default()).await?.items;
+    Ok(list.iter().map(|site| {
+        let status = site.status.clone().unwrap_or_default();
+        let alive = status.observed_by.iter().filter(|s| s.alive).count();
+        SiteRow {
+            site: site.name_any(),
+            country: status.country,
+            party: status.party,
+            roles: status.roles.iter().map(|r| format!("{r:?}")).collect(),
+            seen: format!("by {alive} of {}", status.observed_by.len()),
+        }
+    }).collect())
+}
+
+fn site_table(sites: &[SiteRow]) -> String {
+    let rows = sites.iter().map(|s| {
+        vec![s.site.clone(), or_dash(s.country.clone()), or_dash(s.party.clone()), s.roles.join(","), s.seen.clone()]
+    });
+    table(&["SITE", "COUNTRY", "PARTY", "ROLES", "SEEN"], rows.collect())
+}
+
+/// The groups as a table.
+pub fn group_table(groups: &[GroupRow]) -> String {
+    let rows = groups.iter().map(|g| {
+        let verdict = if g.problems.is_empty() { "ok".to_owned() } else { format!("{} below", g.problems.len()) };
+        vec![
+            g.group.clone(),
+            or_dash(g.protection.clone()),
+            or_dash(g.holder.clone()),
+            or_dash(g.epoch.clone()),
+            or_dash(g.lease.clone()),
+            g.standbys.join(", "),
+            verdict,
+        ]
+    });
+    let header = ["GROUP", "PROTECTION", "HOLDER", "EPOCH", "LEASE", "STANDBYS", "PROBLEMS"];
+    table(&header, rows.collect())
+}

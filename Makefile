@@ -1,18 +1,40 @@
+# The verbs; what they do lives in Rust.
 .DEFAULT_GOAL := help
-.PHONY: help
+.PHONY: help demo test lint generate build tools bench rig-up rig-down
+
+RIG ?= regent
+TOPOLOGY ?= e2e/topologies/demo.yaml
+BIN := target/x86_64-unknown-linux-gnu/debug
+RIGBIN := cargo run -q -p regent-rig --
+
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 14
 
-.PHONY: tools rig-up rig-down
-RIG ?= regent
-TOPOLOGY ?= e2e/topologies/demo.yaml
-tools: ## Build Kubernetes, etcd and helm from their pinned sources
-	@cargo run -q -p regent-rig -- tools
-rig-up: ## Bring several real sites up (RIG=name TOPOLOGY=file)
-	@cargo run -q -p regent-rig -- --rig $(RIG) up $(TOPOLOGY)
-rig-down: ## Take them down
-	@cargo run -q -p regent-rig -- --rig $(RIG) down
+demo: build tools ## Cut off a real site and watch a partner take over (SCENARIO=cut|blip|crash|planned|failback TIMING=default|tightest)
+	@$(BIN)/regent-demo
 
-.PHONY: generate
+test: lint tools ## Run all tests, on real sites too
+	@cargo test --workspace --quiet -- --quiet
+	@cargo test -q -p regent-scenarios --test scenarios
+
+lint: ## Formatting, warnings, and generated files that differ from their source
+	@cargo fmt --all --check
+	@cargo clippy --workspace --all-targets --quiet -- -D warnings
+	@$(MAKE) -s generate
+	@git diff --exit-code --stat -- charts || { echo "generated files differ from their source: commit what 'make generate' wrote"; exit 1; }
+
 generate: ## Write what is made from code: the chart's CRDs
 	@cargo run -q -p regent-api --bin regent-crds -- charts/regent/crds
+
+build: ## Build every program
+	@echo "building Regent and its test bed"
+	@cargo build --workspace --quiet
+
+tools: ## Build Kubernetes, etcd and helm from their pinned sources
+	@$(RIGBIN) tools
+
+rig-up: ## Bring several real sites up (RIG=name TOPOLOGY=file)
+	@$(RIGBIN) --rig $(RIG) up $(TOPOLOGY)
+
+rig-down: ## Take them down (RIG=name)
+	@$(RIGBIN) --rig $(RIG) down

@@ -25,7 +25,9 @@ impl Cgroups {
     pub fn find() -> Result<Self> {
         let path = "/proc/self/mountinfo";
         Self::parse(&fs::read_to_string(path).at("read", path)?).ok_or_else(|| {
-            Error::Needs(vec!["no cgroup v2 tree is mounted; mount one: mount -t cgroup2 cgroup2 /sys/fs/cgroup".into()])
+            Error::Needs(vec![
+                "no cgroup v2 tree is mounted; mount one: mount -t cgroup2 cgroup2 /sys/fs/cgroup".into(),
+            ])
         })
     }
 

@@ -18,10 +18,17 @@ pub enum Component {
     Node(String),
     /// Every process of a node's pods.
     Pods(String),
+    /// A program of others that [`Rig::daemon`](crate::Rig::daemon) started at the site.
+    Program(String),
 }
 
 /// Programs of a control plane, in the order of their start.
 pub(crate) const CONTROL: [&str; 5] = ["registry", "etcd", "apiserver", "controller-manager", "scheduler"];
+
+/// True if `name` can name a program: lower case letters, digits and dashes.
+pub(crate) fn is_program(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+}
 
 impl Component {
     /// The cgroup below its site's, or "" for all of it.
@@ -32,13 +39,15 @@ impl Component {
             Self::Daemon(name, node) => format!("{node}/{name}"),
             Self::Node(node) => node.clone(),
             Self::Pods(node) => format!("{node}/pods"),
+            // A dot can't be in a node's name.
+            Self::Program(name) => format!("program.{name}"),
         }
     }
 
     /// The node that it is on, if it is on one.
     pub fn node(&self) -> Option<&str> {
         match self {
-            Self::All | Self::Control(_) => None,
+            Self::All | Self::Control(_) | Self::Program(_) => None,
             Self::Daemon(_, node) | Self::Node(node) | Self::Pods(node) => Some(node),
         }
     }
@@ -52,6 +61,7 @@ impl fmt::Display for Component {
             Self::Daemon(name, node) => write!(f, "{name}:{node}"),
             Self::Node(node) => write!(f, "node:{node}"),
             Self::Pods(node) => write!(f, "pods:{node}"),
+            Self::Program(name) => write!(f, "program:{name}"),
         }
     }
 }
@@ -66,6 +76,7 @@ impl FromStr for Component {
             Some((_, "")) => None,
             Some(("node", node)) => Some(Self::Node(node.into())),
             Some(("pods", node)) => Some(Self::Pods(node.into())),
+            Some(("program", name)) if is_program(name) => Some(Self::Program(name.into())),
             Some((name, node)) => {
                 crate::node::DAEMONS.iter().find(|d| **d == name).map(|d| Self::Daemon(d, node.into()))
             }
@@ -73,7 +84,7 @@ impl FromStr for Component {
         found.ok_or_else(|| {
             Error::Usage(format!(
                 "component {text:?} is unknown; use all, {}, or containerd:NODE, kubelet:NODE, proxy:NODE, \
-                 node:NODE, pods:NODE",
+                 node:NODE, pods:NODE, program:NAME",
                 CONTROL.join(", ")
             ))
         })
@@ -86,10 +97,20 @@ mod tests {
 
     #[test]
     fn components_read_as_they_are_written() {
-        for text in ["all", "etcd", "apiserver", "kubelet:a-1", "containerd:a-1", "proxy:a-1", "node:a-1", "pods:a-1"] {
+        for text in [
+            "all",
+            "etcd",
+            "apiserver",
+            "kubelet:a-1",
+            "containerd:a-1",
+            "proxy:a-1",
+            "node:a-1",
+            "pods:a-1",
+            "program:op",
+        ] {
             assert_eq!(text.parse::<Component>().unwrap().to_string(), text);
         }
-        for bad in ["", "kubelet", "kubelet:", "etcd:a-1", "nonsense"] {
+        for bad in ["", "kubelet", "kubelet:", "etcd:a-1", "program:../x", "nonsense"] {
             assert!(bad.parse::<Component>().is_err(), "{bad}");
         }
     }

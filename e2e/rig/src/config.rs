@@ -41,8 +41,8 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
 
 /// overlayfs can't be stacked on itself for writing.
 fn is_overlay(path: &Path) -> bool {
-    const OVERLAYFS_SUPER_MAGIC: i64 = 0x794c_7630;
-    rustix::fs::statfs(path).is_ok_and(|s| i64::from(s.f_type) == OVERLAYFS_SUPER_MAGIC)
+    // OVERLAYFS_SUPER_MAGIC of linux/magic.h
+    rustix::fs::statfs(path).is_ok_and(|s| s.f_type == 0x794c_7630)
 }
 
 /// The kubelet's configuration: quick to notice and to restart, never evicting.

@@ -41,7 +41,8 @@ pub(crate) fn prepare(plan: &SitePlan) -> Result<()> {
             authority.kubeconfig(&path, name, &server, &format!("system:{user}"), None)?;
         }
         for node in plan.nodes() {
-            let (path, user) = (plan.dir.join(format!("{}.kubeconfig", node.name)), format!("system:node:{}", node.name));
+            let (path, user) =
+                (plan.dir.join(format!("{}.kubeconfig", node.name)), format!("system:node:{}", node.name));
             authority.kubeconfig(&path, name, &server, &user, Some("system:nodes"))?;
         }
     }

@@ -178,7 +178,9 @@ impl Rig {
             done.extend(new);
         }
         if done.is_empty() {
-            return Err(Error::Usage(format!("{component} of {site} doesn't run; start it: regent-rig start {site} {component}")));
+            return Err(Error::Usage(format!(
+                "{component} of {site} doesn't run; start it: regent-rig start {site} {component}"
+            )));
         }
         Ok(boot_ns())
     }
@@ -188,14 +190,21 @@ impl Rig {
         let plan = self.check(site, component)?;
         match component {
             Component::All => {
-                let wanted = if plan.site.is_full() { &CONTROL[..] } else { &["etcd", "apiserver"] };
-                wanted.iter().try_for_each(|c| self.start_control(plan, c))?;
-                at_once(&plan.nodes(), |n: &NodePlan| self.start_node(plan, n))
+                control::start_api(&self.host, plan)?;
+                if plan.site.is_full() {
+                    CONTROL.iter().try_for_each(|c| self.start_control(plan, c))?;
+                }
+                at_once(&plan.nodes(), |n: &NodePlan| node::start_and_wait(&self.host, plan, n))
             }
             Component::Control(name) => self.start_control(plan, name),
             Component::Daemon(name, node) => node::start_daemon(&self.host, &self.node(plan, node)?, name),
-            Component::Node(node) => self.start_node(plan, &self.node(plan, node)?),
-            Component::Pods(_) => Err(Error::Usage("pods are started by their kubelet; start node:NODE instead".into())),
+            Component::Node(node) => node::start_and_wait(&self.host, plan, &self.node(plan, node)?),
+            Component::Pods(_) => {
+                Err(Error::Usage("pods are started by their kubelet; start node:NODE instead".into()))
+            }
+            Component::Program(name) => {
+                Err(Error::Usage(format!("program {name:?} is not the rig's own; start it as it was started first")))
+            }
         }
     }
 
@@ -210,11 +219,6 @@ impl Rig {
         }
     }
 
-    fn start_node(&self, plan: &SitePlan, node: &NodePlan) -> Result<()> {
-        node::start(&self.host, plan, node)?;
-        node::wait_ready(&self.host, plan, node)
-    }
-
     /// Finds the site, and refuses a component that it can't have.
     fn check(&self, site: &str, component: &Component) -> Result<&SitePlan> {
         let plan = self.site(site)?;
@@ -222,6 +226,7 @@ impl Rig {
             self.node(plan, node)?;
         }
         match component {
+            Component::Program(_) => Ok(plan),
             Component::Control(name) if !plan.site.is_full() && !["etcd", "apiserver"].contains(name) => {
                 Err(self.unknown("component", name, "etcd, apiserver, all (a witness site)".into()))
             }

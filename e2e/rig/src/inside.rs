@@ -6,7 +6,8 @@ use std::process::Command;
 use rustix::fd::AsFd;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::error::{At, Result};
+use crate::component::{Component, is_program};
+use crate::error::{At, Error, Result};
 use crate::faults::CLIENT;
 use crate::node;
 use crate::rig::Rig;
@@ -53,6 +54,27 @@ impl Rig {
     pub fn exec(&self, at: &Where, argv: &[&str]) -> Result<String> {
         let Some((program, args)) = argv.split_first() else { return Ok(String::new()) };
         crate::run::output(self.command(at, program)?.args(args))
+    }
+
+    /// Starts a program of the caller's own at a site or node, under a name (lower case letters, digits, dashes).
+    ///
+    /// It belongs to the site from then on: [`Rig::kill`] with [`Component::All`] or
+    /// [`Component::Program`] and [`Rig::down`] end it, and its output is in
+    /// [`Rig::logs`]. It outlives the caller. Nothing happens if it runs already.
+    pub fn daemon(&self, at: &Where, name: &str, argv: &[String], env: &[(String, String)]) -> Result<()> {
+        let (Where::Site(site) | Where::Node(site, _)) = at else {
+            return Err(Error::Usage(format!("program {name:?}: the client is no site; name one")));
+        };
+        if !is_program(name) || argv.is_empty() {
+            return Err(Error::Usage(format!(
+                "program {name:?}: use lower case letters, digits, dashes, and a command"
+            )));
+        }
+        let plan = self.site(site)?;
+        let cgroup = format!("{}/{}", plan.cgroup, Component::Program(name.into()).cgroup());
+        let assigned = env.iter().map(|(k, v)| format!("{k}={v}"));
+        let argv = std::iter::once("env".to_owned()).chain(assigned).chain(argv.iter().cloned()).collect();
+        self.host.daemon(&cgroup, &self.place(at)?, &plan.logs().join(format!("{name}.log")), argv)
     }
 
     /// Moves the calling thread into the network of a place, for good.

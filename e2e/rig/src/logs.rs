@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::component::{CONTROL, Component};
+use crate::component::Component;
 use crate::error::{Error, Result};
 use crate::node::{self, DAEMONS};
 use crate::rig::Rig;
@@ -12,8 +12,8 @@ impl Rig {
     /// The log files of a site: (name, path). Pods' are called `pod:NAMESPACE/POD/CONTAINER`.
     pub fn logs(&self, site: &str) -> Result<Vec<(String, PathBuf)>> {
         let plan = self.site(site)?;
-        let mut found: Vec<(String, PathBuf)> =
-            CONTROL.iter().map(|c| ((*c).to_owned(), plan.logs().join(format!("{c}.log")))).collect();
+        let stem = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let mut found: Vec<(String, PathBuf)> = list(&plan.logs()).into_iter().map(|p| (stem(&p), p)).collect();
         found.push(("audit".into(), plan.audit_log()));
         for node in plan.nodes() {
             for daemon in DAEMONS {
@@ -39,13 +39,14 @@ impl Rig {
     }
 }
 
+fn list(dir: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    paths.sort();
+    paths
+}
+
 /// Kubelets write NAMESPACE_POD_UID/CONTAINER/RESTART.log.
 fn pods(dir: &Path) -> Vec<(String, PathBuf)> {
-    let list = |dir: &Path| {
-        let mut paths: Vec<PathBuf> = fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).collect();
-        paths.sort();
-        paths
-    };
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut found = Vec::new();
     for pod in list(dir) {

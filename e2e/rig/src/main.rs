@@ -65,7 +65,7 @@ enum Verb {
         site: Option<String>,
     },
     /// Kill (SIGKILL) a component: all, etcd, apiserver, controller-manager, scheduler, registry,
-    /// containerd:NODE, kubelet:NODE, proxy:NODE, node:NODE, pods:NODE. Prints CLOCK_BOOTTIME (ns).
+    /// containerd:NODE, kubelet:NODE, proxy:NODE, node:NODE, pods:NODE, program:NAME. Prints CLOCK_BOOTTIME (ns).
     Kill {
         /// Site.
         site: String,

@@ -49,9 +49,9 @@ pub fn check(say: &Say) -> Result<Cgroups> {
         install(say, &missing);
     }
     let missing = NEEDS.iter().filter(|n| !present(n.file));
-    problems.extend(missing.map(|n| {
-        format!("{} is missing ({}); install it: apt-get install {}", n.file, n.why, n.package)
-    }));
+    problems.extend(
+        missing.map(|n| format!("{} is missing ({}); install it: apt-get install {}", n.file, n.why, n.package)),
+    );
     match cgroups {
         Ok(cgroups) if problems.is_empty() => Ok(cgroups),
         Err(e) if problems.is_empty() => Err(e),
@@ -62,7 +62,8 @@ pub fn check(say: &Say) -> Result<Cgroups> {
 /// Debian's merged /usr has the same files under /bin and /sbin; others keep them apart.
 fn present(file: &str) -> bool {
     let name = file.rsplit('/').next().unwrap_or(file);
-    Path::new(file).exists() || ["/usr/bin", "/usr/sbin", "/bin", "/sbin"].iter().any(|d| Path::new(d).join(name).is_file())
+    Path::new(file).exists()
+        || ["/usr/bin", "/usr/sbin", "/bin", "/sbin"].iter().any(|d| Path::new(d).join(name).is_file())
 }
 
 /// Installs packages. Services that Debian starts for them are left alone: the rig runs its own.

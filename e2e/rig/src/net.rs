@@ -59,7 +59,12 @@ pub(crate) fn world(rig: &RigName) -> Result<()> {
              link set client master wan up\n"
         ),
     )?;
-    ip(&client, &format!("addr add {WAN}.{CLIENT_HOST}/24 dev eth0\nlink set eth0 up\nroute add default via {WAN}.{BRIDGE_HOST}\n"))
+    ip(
+        &client,
+        &format!(
+            "addr add {WAN}.{CLIENT_HOST}/24 dev eth0\nlink set eth0 up\nroute add default via {WAN}.{BRIDGE_HOST}\n"
+        ),
+    )
 }
 
 /// Makes a site's network and joins it to the world.
@@ -67,10 +72,8 @@ pub(crate) fn site(rig: &RigName, plan: &SitePlan) -> Result<()> {
     let (world, netns, port) = (rig.netns("wan"), &plan.netns, plan.wan_port());
     add_netns(netns)?;
     ip(&world, &format!("link add {port} type veth peer name wan netns {netns}\nlink set {port} master wan up\n"))?;
-    let mut batch = format!(
-        "addr add {}/24 dev wan\nlink set wan up\nroute add default via {WAN}.{BRIDGE_HOST}\n",
-        plan.wan_ip()
-    );
+    let mut batch =
+        format!("addr add {}/24 dev wan\nlink set wan up\nroute add default via {WAN}.{BRIDGE_HOST}\n", plan.wan_ip());
     if plan.site.is_full() {
         batch.push_str(&format!(
             "link add nodes address 02:00:ac:14:{:02x}:01 type bridge\naddr add {}/24 dev nodes\nlink set nodes up\n",

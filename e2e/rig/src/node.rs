@@ -91,15 +91,25 @@ pub(crate) fn main_pids(host: &Host, cgroup: &str, name: &str) -> Vec<u32> {
     host.cgroups.pids(cgroup).into_iter().filter(is_main).collect()
 }
 
-/// Waits until the API server calls the node Ready.
-pub(crate) fn wait_ready(host: &Host, site: &SitePlan, node: &NodePlan) -> Result<()> {
+/// Starts a node and waits until the API server calls it Ready, on word from this start.
+///
+/// A node that died is called Ready for a while; only a newer heartbeat tells that it is back.
+pub(crate) fn start_and_wait(host: &Host, site: &SitePlan, node: &NodePlan) -> Result<()> {
+    let before = heartbeat(host, site, node).unwrap_or_default();
+    start(host, site, node)?;
     let what = format!("readiness of node {}", node.name);
     let log = log(node, "kubelet");
-    let object = format!("node/{}", node.name);
     wait_for(&what, Duration::from_secs(120), Duration::from_millis(300), &log.to_string_lossy(), || {
-        let args = ["wait", "--for=condition=Ready", "--timeout=10s", &object];
-        Ok(output(kubectl(host, site).args(args)).is_ok())
+        let now = heartbeat(host, site, node).unwrap_or_default();
+        Ok(now.starts_with("True") && now != before)
     })
+}
+
+/// The Ready condition and its heartbeat, if the node is known.
+fn heartbeat(host: &Host, site: &SitePlan, node: &NodePlan) -> Option<String> {
+    let path = "jsonpath={range .status.conditions[?(@.type==\"Ready\")]}{.status} {.lastHeartbeatTime}{end}";
+    let args = ["get", "node", &node.name, "--ignore-not-found", "--request-timeout=5s", "-o", path];
+    output(kubectl(host, site).args(args)).ok()
 }
 
 /// The namespaces of a node that has been started.
@@ -117,7 +127,8 @@ fn prepare(host: &Host, site: &SitePlan, node: &NodePlan) -> Result<()> {
     if run.exists() {
         fs::remove_dir_all(&run).at("empty", &run)?;
     }
-    let folders = ["/run/netns", "/run/lock", "/var/lib/kubelet", "/var/lib/containerd", "/var/lib/regent", "/var/log/pods"];
+    let folders =
+        ["/run/netns", "/run/lock", "/var/lib/kubelet", "/var/lib/containerd", "/var/lib/regent", "/var/log/pods"];
     for folder in folders.map(|f| node.outside(f)) {
         fs::create_dir_all(&folder).at("create", &folder)?;
     }
@@ -151,10 +162,17 @@ fn hold_mounts(host: &Host, node: &NodePlan) -> Result<()> {
     let cgroup = format!("{}/holder", node.cgroup);
     let argv = ["unshare", "--mount", "--propagation", "private", "--", "sleep", "infinity"].map(String::from);
     host.daemon(&cgroup, &Place::net(&node.netns), &log(node, "holder"), argv.to_vec())?;
-    wait_for(&format!("mount namespace of {}", node.name), Duration::from_secs(20), Duration::from_millis(5), "", || {
-        let is_sleep = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c.trim() == "sleep");
-        Ok(host.cgroups.pids(&cgroup).iter().any(is_sleep))
-    })?;
+    wait_for(
+        &format!("mount namespace of {}", node.name),
+        Duration::from_secs(20),
+        Duration::from_millis(5),
+        "",
+        || {
+            let is_sleep =
+                |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c.trim() == "sleep");
+            Ok(host.cgroups.pids(&cgroup).iter().any(is_sleep))
+        },
+    )?;
     let place = place(host, node)?;
     let mount = |args: &[&str]| output(place.command("mount").arg("-n").args(args)).map(drop);
     for key in SHIELDED {

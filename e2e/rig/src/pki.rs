@@ -31,7 +31,8 @@ impl Authority {
         let subject = format!("{site}-ca");
         let mut params = params(&subject, None);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::CrlSign];
+        params.key_usages =
+            vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::CrlSign];
         let key = key(&subject)?;
         let cert = params.self_signed(&key).map_err(|source| Error::Pki { subject: subject.clone(), source })?;
         let ca_pem = cert.pem();

@@ -84,7 +84,8 @@ impl Rig {
             return Err(Error::NotUp { name: options.name.clone(), path });
         }
         let topology = Topology::load(&path)?;
-        let host = Host { rig: name, cgroups: Cgroups::find()?, bin: absolute(&options.tools)?, say: options.say.clone() };
+        let host =
+            Host { rig: name, cgroups: Cgroups::find()?, bin: absolute(&options.tools)?, say: options.say.clone() };
         Ok(Self::assemble(host, dir, topology))
     }
 
@@ -152,8 +153,7 @@ impl Rig {
         let pause = ImageFile { source: "/usr/bin/catatonit".into(), target: "/pause".into() };
         self.push(site, "pause", &[pause], &["/pause".into(), "-P".into()])?;
         at_once(&site.nodes(), |n: &NodePlan| {
-            node::start(host, site, n)?;
-            node::wait_ready(host, site, n)?;
+            node::start_and_wait(host, site, n)?;
             host.say(&format!("{}: node {} is Ready", site.site.name, n.name));
             Ok(())
         })
@@ -256,7 +256,10 @@ fn state_dir(options: &Options) -> Result<PathBuf> {
 /// Nodes see folders of the state as /run, /var/lib and /var/log; the state itself must not be behind them.
 fn check_state_dir(dir: &Path) -> Result<()> {
     if ["/run", "/var/run", "/var/lib", "/var/log"].iter().any(|hidden| dir.starts_with(hidden)) {
-        return Err(Error::Usage(format!("state folder {}: use one outside /run, /var/lib and /var/log", dir.display())));
+        return Err(Error::Usage(format!(
+            "state folder {}: use one outside /run, /var/lib and /var/log",
+            dir.display()
+        )));
     }
     Ok(())
 }

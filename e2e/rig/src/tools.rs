@@ -28,7 +28,12 @@ const MODULES: [Module; 3] = [
         makes: &["kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl", "kubelet"],
         minutes: "about 6 min",
     },
-    Module { name: "etcd", build: &[("go.etcd.io/etcd/server/v3", "etcd")], makes: &["etcd"], minutes: "half a minute" },
+    Module {
+        name: "etcd",
+        build: &[("go.etcd.io/etcd/server/v3", "etcd")],
+        makes: &["etcd"],
+        minutes: "half a minute",
+    },
     Module { name: "helm", build: &[("helm.sh/helm/v3/cmd/helm", "helm")], makes: &["helm"], minutes: "1 min" },
 ];
 

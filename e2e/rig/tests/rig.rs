@@ -1,4 +1,5 @@
 //! The rig shown on itself: needs root, and brings real sites up.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -254,6 +255,34 @@ fn a_site_killed_as_a_whole_starts_as_after_a_reboot(rig: &Up) {
     eventually("the service after the reboot", || rig.client_sees_service());
 }
 
+fn a_program_of_others_is_part_of_its_site(rig: &Up) {
+    let omega = Where::Site("omega".into());
+    let argv = ["serve", "9000"].map(String::from);
+    let argv: Vec<String> = std::iter::once(hello().display().to_string()).chain(argv).collect();
+    rig.0.daemon(&omega, "greeter", &argv, &[]).unwrap();
+    eventually("the program answering", || rig.hello(&Where::Client, "fetch", "10.88.0.2:9000").is_ok());
+    rig.0.kill("omega", &Component::Program("greeter".into())).unwrap();
+    assert!(rig.hello(&Where::Client, "fetch", "10.88.0.2:9000").is_err());
+    rig.0.daemon(&omega, "greeter", &argv, &[]).unwrap();
+    assert!(rig.0.daemon(&Where::Client, "greeter", &argv, &[]).is_err());
+}
+
+fn a_thread_can_enter_the_network_of_a_place(rig: &Up) {
+    let network = || std::fs::read_link("/proc/thread-self/ns/net").unwrap().display().to_string();
+    let before = network();
+    let entered = std::thread::scope(|s| {
+        let thread = s.spawn(|| {
+            rig.0.enter(&Where::Client).unwrap();
+            std::net::TcpStream::connect("10.88.0.2:6443").unwrap();
+            network()
+        });
+        thread.join().unwrap()
+    });
+    let client = rig.0.exec(&Where::Client, &["readlink", "/proc/self/ns/net"]).unwrap();
+    assert_eq!(entered, client.trim());
+    assert_eq!(network(), before, "other threads stay where they are");
+}
+
 fn the_audit_log_tells_writes_and_logs_are_found(rig: &Up) {
     let text = std::fs::read_to_string(rig.0.site("alpha").unwrap().audit_log()).unwrap();
     let created = text.lines().any(|l| l.contains(r#""verb":"create""#) || l.contains("deployments"));
@@ -286,6 +315,8 @@ fn a_rig_carries_a_service_through_cuts_kills_and_pauses_and_leaves_nothing() {
     a_killed_component_is_gone_and_can_be_started(&rig);
     a_site_killed_as_a_whole_starts_as_after_a_reboot(&rig);
     the_audit_log_tells_writes_and_logs_are_found(&rig);
+    a_program_of_others_is_part_of_its_site(&rig);
+    a_thread_can_enter_the_network_of_a_place(&rig);
     wrong_names_are_refused(&rig);
     drop(rig);
     assert_eq!(traces("rigtest"), Vec::<String>::new());
@@ -300,7 +331,9 @@ fn up_after_a_killed_up_cleans_up_first_and_down_leaves_nothing() {
     up.args(["--rig", name, "up"]).arg(topology_path()).stderr(Stdio::null());
     let mut child = up.spawn().unwrap();
     let cgroups = Cgroups::find().unwrap();
-    eventually("an API server of the first run", || !cgroups.pids(&format!("regent-rig.{name}/alpha/apiserver")).is_empty());
+    eventually("an API server of the first run", || {
+        !cgroups.pids(&format!("regent-rig.{name}/alpha/apiserver")).is_empty()
+    });
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(!traces(name).is_empty(), "the killed run left something to clean");

@@ -1,0 +1,365 @@
+//! The guard of one node at work: takes what comes in, feeds the core, and carries out
+//! what it decides.
+
+use std::collections::BTreeMap;
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+
+use regent_core::guard::{Certification, Confirmation, Effect, Guard, GuardError, Nonce, Pod, PodState, PodUid};
+use regent_core::ids::{Epoch, GroupKey};
+use regent_core::time::Moment;
+use regent_proto::v1;
+use tokio::sync::{oneshot, watch};
+
+use crate::clock::now;
+use crate::fence::{Fence, Report};
+use crate::gates::{Asker, Gates};
+use crate::input::{Input, Order, PublishError};
+use crate::journal::Volume;
+use crate::output::Output;
+use crate::saver::Saver;
+use crate::steps::{Next, Step, Steps};
+use crate::volume::Volumes;
+
+/// How often the tree is searched for the cgroup of a pod whose gate asks.
+const SEARCH_PACE: Duration = Duration::from_millis(100);
+
+/// The state of a guard's shell.
+pub struct Node {
+    guard: Guard,
+    volumes: BTreeMap<PodUid, Volume>,
+    fence: Fence,
+    gates: Gates,
+    saver: Saver,
+    output: Output,
+    steps: Steps,
+    waiting: Vec<(Confirmation, oneshot::Sender<Result<(), GuardError>>)>,
+    states: watch::Sender<v1::GuardState>,
+    changed: bool,
+}
+
+impl Node {
+    /// A node that goes on from its journal.
+    pub fn new(
+        guard: Guard,
+        volumes: BTreeMap<PodUid, Volume>,
+        fence: Fence,
+        gates: Gates,
+        saver: Saver,
+        output: Output,
+        states: watch::Sender<v1::GuardState>,
+    ) -> Self {
+        let (steps, waiting) = (Steps::default(), Vec::new());
+        Self { guard, volumes, fence, gates, saver, output, steps, waiting, states, changed: true }
+    }
+
+    /// Does again what the guard before may have left half done.
+    pub fn resume(&mut self) {
+        let effects = self.guard.resume(now());
+        self.add(effects);
+    }
+
+    /// Listens at the gates of all journaled pods again. A volume that is gone by now is
+    /// the kubelet's to take away.
+    pub fn reopen(&mut self, volumes: &Volumes) {
+        for (uid, volume) in &self.volumes {
+            let opened = volumes.publish(&volume.target).map_err(|e| e.to_string());
+            if let Err(error) = opened.and_then(|l| self.gates.listen(uid, l).map_err(|e| e.to_string())) {
+                tracing::error!(pod = uid.0, error, "a gate can't be answered");
+            }
+        }
+    }
+
+    /// Whether everything that was decided is done.
+    pub fn is_settled(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// When [`Self::tick`] is due.
+    pub fn next_deadline(&self) -> Option<Moment> {
+        self.guard.next_deadline()
+    }
+
+    /// How soon [`Self::poll`] is due, if at all.
+    pub fn pace(&self) -> Option<Duration> {
+        self.fence.pace().or_else(|| self.gates.has_unreachable().then_some(SEARCH_PACE))
+    }
+
+    /// A deadline has come.
+    pub fn tick(&mut self) {
+        let effects = self.guard.tick(now());
+        self.add(effects);
+    }
+
+    /// Looks at whatever takes its time.
+    pub fn poll(&mut self) {
+        let reports = self.fence.poll();
+        self.report(reports);
+        for (uid, asker) in self.gates.take_unreachable() {
+            self.on_gate(uid, asker, false);
+        }
+    }
+
+    /// Returns when a save that is under way is done.
+    pub async fn saved(&mut self) {
+        self.saver.done().await;
+        self.steps.saved();
+    }
+
+    /// Does what can be done now.
+    pub fn work(&mut self) {
+        loop {
+            // What follows may be a thaw or an opened gate, whose time may be over by now.
+            if self.next_deadline().is_some_and(|at| at.passed_for_stopping(now())) {
+                self.tick();
+            }
+            match self.steps.take() {
+                Next::Step(Step::Do(effect)) => self.perform(effect),
+                Next::Step(Step::Answer(answer)) => answer(),
+                Next::Save(journal, durable) => self.saver.begin(*journal, self.volumes.clone(), durable),
+                Next::Wait | Next::Done => break,
+            }
+        }
+        if std::mem::take(&mut self.changed) && self.states.receiver_count() > 0 {
+            self.states.send_replace(self.state());
+        }
+    }
+
+    fn add(&mut self, effects: Vec<Effect>) {
+        self.changed |= effects.iter().any(|e| matches!(e, Effect::Journal { .. }));
+        let over = self.steps.add(effects);
+        if !over.freeze.is_empty() {
+            let reports = self.fence.freeze(&over.freeze);
+            self.report(reports);
+        }
+        for uid in over.close {
+            self.gates.close(&uid);
+        }
+    }
+
+    fn add_or_log(&mut self, outcome: Result<Vec<Effect>, GuardError>) {
+        match outcome {
+            Ok(effects) => self.add(effects),
+            // A pod may be unpublished while something is done to it.
+            Err(error) => tracing::debug!(%error, "a report came too late"),
+        }
+    }
+
+    fn report(&mut self, reports: Vec<Report>) {
+        for report in reports {
+            let at = now();
+            let outcome = match report {
+                Report::Frozen(uid, took) => self.guard.on_frozen(at, &uid, took),
+                Report::FreezeFailed(uid) => self.guard.on_freeze_failed(at, &uid),
+                Report::Thawed(uid) => self.guard.on_thawed(at, &uid),
+                Report::Killed(uid) => self.guard.on_killed(at, &uid),
+            };
+            self.add_or_log(outcome);
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            // `Steps` hands out neither.
+            Effect::Journal { .. } | Effect::Freeze(_) => {}
+            Effect::WriteEpoch(uid, epoch) => {
+                if self.write_epoch(&uid, epoch).is_err() {
+                    self.gates.close(&uid);
+                }
+            }
+            Effect::OpenGate(uid) => self.open(&uid),
+            Effect::Thaw(uid) => self.thaw(&uid),
+            Effect::Kill(uid) => {
+                self.gates.close(&uid);
+                self.fence.kill(&uid);
+                self.poll();
+            }
+            Effect::Confirm(done) => self.confirm(&done),
+            Effect::Event(event) => self.output.event(&event),
+        }
+    }
+
+    fn state_of(&self, uid: &PodUid) -> Option<PodState> {
+        self.guard.journal().pods.get(uid).map(|p| p.state)
+    }
+
+    /// Thaws a pod, if it still may run: another site's certificate may have come while
+    /// this waited for the disk.
+    fn thaw(&mut self, uid: &PodUid) {
+        if matches!(self.state_of(uid), Some(PodState::Running { .. })) {
+            let report = self.fence.thaw(uid);
+            self.report(report.into_iter().collect());
+        }
+    }
+
+    fn write_epoch(&self, uid: &PodUid, epoch: Epoch) -> Result<(), ()> {
+        let Some(volume) = self.volumes.get(uid) else { return Err(()) };
+        Volumes::write_epoch(&volume.target, epoch).map_err(|error| {
+            tracing::error!(pod = uid.0, %error, "an epoch can't be written; the gate stays closed");
+        })
+    }
+
+    /// Opens a gate, if its pod still may run and its epoch can be read in the pod.
+    fn open(&mut self, uid: &PodUid) {
+        let Some(PodState::Running { epoch }) = self.state_of(uid) else { return self.gates.close(uid) };
+        if self.write_epoch(uid, epoch).is_err() {
+            return self.gates.close(uid);
+        }
+        if self.gates.open(uid, epoch) {
+            let outcome = self.guard.on_gate_opened(now(), uid);
+            self.add_or_log(outcome);
+        }
+    }
+
+    fn confirm(&mut self, done: &Confirmation) {
+        let waiting = std::mem::take(&mut self.waiting);
+        for (wanted, reply) in waiting {
+            if covers(done, &wanted) {
+                let _ = reply.send(Ok(()));
+            } else if !reply.is_closed() {
+                self.waiting.push((wanted, reply));
+            }
+        }
+    }
+
+    /// What came in.
+    pub fn on_input(&mut self, input: Input) {
+        match input {
+            Input::Publish { pod, volume, listener, reply } => self.on_publish(pod, volume, listener, reply),
+            Input::Unpublish { id, reply } => self.on_unpublish(&id, reply),
+            Input::Gate { uid, asker } => self.on_gate(uid, asker, true),
+            Input::GateGone { uid, id } => {
+                if self.gates.gone(&uid, id) {
+                    self.guard.on_gate_closed(&uid);
+                }
+            }
+            Input::Nonce { reply } => {
+                let _ = reply.send(self.new_nonce());
+            }
+            Input::Certify { certificate, reply } => {
+                let Certification { effects, accepted, rejected } = self.guard.on_certificate(now(), &certificate);
+                self.add(effects);
+                let _ = reply.send((accepted, rejected.iter().map(ToString::to_string).collect()));
+            }
+            Input::Instruct { group, order, reply } => self.on_order(group, order, reply),
+            Input::Watch => self.changed = true,
+        }
+    }
+
+    fn new_nonce(&mut self) -> std::io::Result<Nonce> {
+        let mut random = [0u8; 32];
+        let filled = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+        if filled != random.len() {
+            return Err(std::io::Error::other("the kernel gave too few random bytes"));
+        }
+        Ok(self.guard.new_nonce(now(), random))
+    }
+
+    fn on_publish(
+        &mut self,
+        pod: Pod,
+        volume: Volume,
+        listener: UnixListener,
+        reply: oneshot::Sender<Result<(), PublishError>>,
+    ) {
+        let uid = pod.uid.clone();
+        if let Err(error) = self.take_volume(&pod, &volume, listener) {
+            let _ = reply.send(Err(error));
+            return;
+        }
+        let effects = self.guard.on_publish(now(), pod);
+        self.add(effects);
+        if self.volumes.get(&uid) != Some(&volume) {
+            self.volumes.insert(uid, volume);
+            self.save_volumes();
+        }
+        self.steps.answer(move || drop(reply.send(Ok(()))));
+    }
+
+    fn take_volume(&mut self, pod: &Pod, volume: &Volume, listener: UnixListener) -> Result<(), PublishError> {
+        if let Some(has) = self.guard.journal().pods.get(&pod.uid).map(|p| &p.pod.group).filter(|g| *g != &pod.group) {
+            let (pod, has, wants) = (pod.name.clone(), has.clone(), pod.group.clone());
+            return Err(PublishError::TwoGroups { pod, has, wants });
+        }
+        if self.volumes.get(&pod.uid).is_some_and(|v| v.id != volume.id) {
+            return Err(PublishError::TwoVolumes(pod.name.clone()));
+        }
+        self.gates.listen(&pod.uid, listener).map_err(|e| PublishError::Socket(e.to_string()))
+    }
+
+    fn on_unpublish(&mut self, id: &str, reply: oneshot::Sender<()>) {
+        let found = self.volumes.iter().find(|(_, v)| v.id == id).map(|(uid, _)| uid.clone());
+        if let Some(uid) = found {
+            self.gates.remove(&uid);
+            self.fence.forget(&uid);
+            self.volumes.remove(&uid);
+            let effects = self.guard.on_unpublish(now(), &uid);
+            self.add(effects);
+            self.save_volumes();
+        }
+        self.steps.answer(move || {
+            let _ = reply.send(());
+        });
+    }
+
+    fn save_volumes(&mut self) {
+        let state = Box::new(self.guard.journal().clone());
+        self.add(vec![Effect::Journal { state, durable: false }]);
+    }
+
+    /// A gate is asked only for a pod that can be fenced. The gate runs in the pod's own
+    /// cgroup, so there is one by now.
+    fn on_gate(&mut self, uid: PodUid, asker: Asker, first: bool) {
+        if let Err(error) = self.fence.can_reach(&uid) {
+            if first {
+                tracing::warn!(pod = uid.0, %error, "the gate stays closed: its pod could not be fenced");
+            }
+            return self.gates.wait_unreachable(uid, asker);
+        }
+        self.gates.wait(uid.clone(), asker);
+        let outcome = self.guard.on_gate(now(), &uid);
+        self.add_or_log(outcome);
+    }
+
+    fn on_order(&mut self, group: GroupKey, order: Order, reply: oneshot::Sender<Result<(), GuardError>>) {
+        let at = now();
+        let (wanted, outcome) = match order {
+            Order::Listed => (Confirmation::Listed(group.clone()), Ok(self.guard.on_listed(at, &group))),
+            Order::Protect => (Confirmation::Protected(group.clone()), self.guard.on_protect(at, &group)),
+            Order::Retire(epoch) => {
+                (Confirmation::Retired(group.clone(), epoch), Ok(self.guard.on_retire(at, &group, epoch)))
+            }
+            Order::Configure(limit) => {
+                (Confirmation::Configured(group.clone()), Ok(self.guard.on_configure(at, &group, limit)))
+            }
+        };
+        match outcome {
+            Ok(effects) => {
+                self.waiting.push((wanted, reply));
+                self.add(effects);
+            }
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    fn state(&self) -> v1::GuardState {
+        let pods = self.guard.pods(now()).into_iter().map(|(record, left)| v1::GatePod {
+            uid: record.pod.uid.0,
+            namespace: record.pod.namespace,
+            name: record.pod.name,
+            group: record.pod.group.to_string(),
+            state: record.state.word().to_owned(),
+            epoch: record.state.epoch().map(|e| e.to_string()).unwrap_or_default(),
+            lease_left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+        });
+        v1::GuardState { boot_id: self.guard.journal().boot_id.clone(), pods: pods.collect() }
+    }
+}
+
+/// Whether what is done includes what was wanted.
+fn covers(done: &Confirmation, wanted: &Confirmation) -> bool {
+    match (done, wanted) {
+        (Confirmation::Retired(g, up_to), Confirmation::Retired(group, epoch)) => g == group && epoch <= up_to,
+        _ => done == wanted,
+    }
+}

@@ -1,0 +1,164 @@
+//! The order in which effects are carried out, and what may overtake what.
+//!
+//! Effects wait behind the journal, but freezing waits for no disk. A freeze that
+//! overtakes takes back what it overtakes for the same pod: a thaw or an opened gate
+//! that was decided before it must not follow it.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use regent_core::guard::{Effect, Journal, PodUid};
+
+/// One step.
+pub enum Step {
+    /// An effect of the core's.
+    Do(Effect),
+    /// Tells whoever asked that everything before is done.
+    Answer(Box<dyn FnOnce() + Send>),
+}
+
+/// Steps that are not done yet, in order.
+#[derive(Default)]
+pub struct Steps {
+    queue: VecDeque<Step>,
+    /// How many of the queue's journals the save that is under way covers; 0: none is.
+    saving: usize,
+}
+
+/// What to do about new effects at once.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Overtaking {
+    /// Freeze these now.
+    pub freeze: Vec<PodUid>,
+    /// Gates whose opening was taken back: whoever waits there must ask again.
+    pub close: BTreeSet<PodUid>,
+}
+
+/// What comes next.
+pub enum Next {
+    /// This step, now.
+    Step(Step),
+    /// Save this state first, durably or not, then call [`Steps::saved`].
+    Save(Box<Journal>, bool),
+    /// Nothing until the save is done.
+    Wait,
+    /// Nothing at all.
+    Done,
+}
+
+impl Steps {
+    /// Adds the effects of one input.
+    pub fn add(&mut self, effects: Vec<Effect>) -> Overtaking {
+        let mut over = Overtaking::default();
+        for effect in effects {
+            if let Effect::Freeze(uid) = effect {
+                self.take_back(&uid, &mut over.close);
+                over.freeze.push(uid);
+            } else {
+                self.queue.push_back(Step::Do(effect));
+            }
+        }
+        over
+    }
+
+    /// Adds an answer behind everything that is queued.
+    pub fn answer(&mut self, answer: impl FnOnce() + Send + 'static) {
+        self.queue.push_back(Step::Answer(Box::new(answer)));
+    }
+
+    fn take_back(&mut self, frozen: &PodUid, closed: &mut BTreeSet<PodUid>) {
+        self.queue.retain(|step| match step {
+            Step::Do(Effect::Thaw(uid)) => uid != frozen,
+            Step::Do(Effect::OpenGate(uid)) if uid == frozen => {
+                closed.insert(uid.clone());
+                false
+            }
+            _ => true,
+        });
+    }
+
+    /// The next step. Of several journals that wait, the newest is saved for all: a
+    /// journal may run ahead of what follows it, never behind.
+    pub fn take(&mut self) -> Next {
+        match self.queue.front() {
+            None => Next::Done,
+            Some(Step::Do(Effect::Journal { .. })) => self.save(),
+            Some(_) => self.queue.pop_front().map_or(Next::Done, Next::Step),
+        }
+    }
+
+    fn save(&mut self) -> Next {
+        if self.saving > 0 {
+            return Next::Wait;
+        }
+        let mut newest = None;
+        let mut any_durable = false;
+        for step in &self.queue {
+            if let Step::Do(Effect::Journal { state, durable }) = step {
+                self.saving += 1;
+                any_durable |= durable;
+                newest = Some(state);
+            }
+        }
+        newest.cloned().map_or(Next::Done, |state| Next::Save(state, any_durable))
+    }
+
+    /// The save is done.
+    pub fn saved(&mut self) {
+        let mut covered = std::mem::take(&mut self.saving);
+        self.queue.retain(|step| {
+            let done = covered > 0 && matches!(step, Step::Do(Effect::Journal { .. }));
+            covered -= usize::from(done);
+            !done
+        });
+    }
+
+    /// Whether nothing is left to do.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uid(name: &str) -> PodUid {
+        PodUid(name.into())
+    }
+
+    fn journal(boot: &str, durable: bool) -> Effect {
+        Effect::Journal { state: Box::new(Journal { boot_id: boot.into(), ..Journal::default() }), durable }
+    }
+
+    #[test]
+    fn a_freeze_takes_back_the_thaw_and_the_opening_that_it_overtakes() {
+        let mut steps = Steps::default();
+        let open =
+            vec![journal("a", false), Effect::OpenGate(uid("p")), Effect::Thaw(uid("q")), Effect::Thaw(uid("r"))];
+        assert_eq!(steps.add(open), Overtaking::default());
+        let over = steps.add(vec![Effect::Freeze(uid("p")), Effect::Freeze(uid("q"))]);
+        assert_eq!(over.freeze, [uid("p"), uid("q")]);
+        assert_eq!(over.close, BTreeSet::from([uid("p")]));
+        assert!(matches!(steps.take(), Next::Save(..)));
+        steps.saved();
+        assert!(matches!(steps.take(), Next::Step(Step::Do(Effect::Thaw(u))) if u == uid("r")));
+        assert!(matches!(steps.take(), Next::Done));
+    }
+
+    #[test]
+    fn the_newest_journal_is_saved_for_all_that_wait_and_nothing_passes_one_that_is_not_saved() {
+        let mut steps = Steps::default();
+        steps.add(vec![journal("a", true), Effect::OpenGate(uid("p")), journal("b", false)]);
+        match steps.take() {
+            Next::Save(state, durable) => assert_eq!((state.boot_id.as_str(), durable), ("b", true)),
+            _ => panic!("nothing to save"),
+        }
+        steps.add(vec![journal("c", false)]);
+        assert!(matches!(steps.take(), Next::Wait));
+        steps.saved();
+        assert!(matches!(steps.take(), Next::Step(Step::Do(Effect::OpenGate(_)))));
+        assert!(matches!(steps.take(), Next::Save(state, false) if state.boot_id == "c"));
+        steps.saved();
+        assert!(steps.is_empty());
+    }
+}

@@ -1,0 +1,146 @@
+//! Whatever befalls a guard, another is there, and goes on from the journal.
+
+mod common;
+
+use std::fs;
+
+use common::federation::{GROUP, entry};
+use common::node::{TestNode, send, work};
+use common::{eventually, now, until};
+use regent_core::event::names;
+use regent_core::plan::Protection::Protected;
+
+#[test]
+#[ignore = "the program of the tests' pods"]
+fn workload() {
+    work();
+}
+
+/// Ends the guard's process by a signal and waits for the next; how long that took.
+async fn replaced(node: &TestNode, signal: &str) -> u64 {
+    let old = eventually("a guard", || node.guard_pid()).await;
+    let at = now().boot_ns;
+    send(signal, old);
+    eventually("another guard", || node.guard_pid().filter(|p| *p != old)).await;
+    now().boot_ns - at
+}
+
+#[tokio::test]
+async fn deadlines_outlive_a_killed_guard_whose_agent_is_silent() {
+    let mut node = TestNode::new(1500);
+    node.start().await;
+    let mut pod = node.gated_pod("shop-0", GROUP).await;
+    node.certify(&[entry(GROUP, "1.1", Protected)]).await;
+    pod.runs().await;
+    let took = replaced(&node, "-KILL").await;
+    println!("another guard after {} ms", took / 1_000_000);
+    let ended = node.event(names::LEASE_END).await;
+    until(ended.boot_ns + 100_000_000).await;
+    assert!(*pod.steps().last().unwrap() < ended.boot_ns);
+    assert!(pod.is_frozen() && pod.lives());
+
+    // And a guard that is killed over a frozen pod knows under which epoch it may go on.
+    replaced(&node, "-KILL").await;
+    let before = node.events().len();
+    node.certify(&[entry(GROUP, "1.1", Protected)]).await;
+    node.event_from(before, names::THAWED).await;
+    pod.runs().await;
+}
+
+#[tokio::test]
+async fn a_renewal_after_the_restart_pauses_nothing() {
+    let mut node = TestNode::new(3000);
+    node.start().await;
+    let pod = node.gated_pod("shop-0", GROUP).await;
+    node.certify(&[entry(GROUP, "1.1", Protected)]).await;
+    pod.runs().await;
+    for signal in ["-KILL", "-ABRT", "-STOP"] {
+        replaced(&node, signal).await;
+        assert_eq!(node.certify(&[entry(GROUP, "1.1", Protected)]).await.error, "");
+        pod.runs().await;
+    }
+    assert!(node.events().iter().all(|e| e.event != names::FROZEN));
+    let starts = node.events().into_iter().filter(|e| e.event == names::STARTED).collect::<Vec<_>>();
+    assert_eq!(starts.len(), 4);
+    assert!(starts[0].detail["realtime_ns"].as_u64().unwrap() > 0);
+}
+
+#[tokio::test]
+async fn a_gate_that_waits_finds_the_next_guard() {
+    let mut node = TestNode::new(5000);
+    node.start().await;
+    let pods = [node.gated_pod("shop-0", GROUP).await, node.gated_pod("shop-1", GROUP).await];
+    replaced(&node, "-KILL").await;
+    node.certify(&[entry(GROUP, "1.1", Protected)]).await;
+    for pod in &pods {
+        pod.runs().await;
+    }
+}
+
+#[tokio::test]
+async fn a_guard_that_is_told_to_end_leaves_its_pods_as_they_are() {
+    let mut node = TestNode::new(5000);
+    node.start().await;
+    let pod = node.gated_pod("shop-0", GROUP).await;
+    node.certify(&[entry(GROUP, "1.1", Protected)]).await;
+    pod.runs().await;
+    assert_eq!(node.end("-TERM").await, Some(0));
+    pod.runs().await;
+    assert!(pod.target.join("gate.sock").exists());
+}
+
+#[tokio::test]
+async fn during_an_update_the_new_guard_waits_for_the_old_one_and_takes_its_sockets() {
+    let mut node = TestNode::new(5000);
+    node.start().await;
+    let pod = node.gated_pod("shop-0", GROUP).await;
+    let mut surge = node.command("supervise").stdin(std::process::Stdio::null()).spawn().unwrap();
+    node.certify(&[entry(GROUP, "1.1", Protected)]).await;
+    pod.runs().await;
+    node.end("-TERM").await;
+    // The same sockets, another guard: it knows the pod and under which epoch it runs.
+    let state = node.state_of(&pod).await.unwrap();
+    assert_eq!((state.state.as_str(), state.epoch.as_str()), ("Running", "1.1"));
+    assert_eq!(node.certify(&[entry(GROUP, "1.1", Protected)]).await.error, "");
+    send("-TERM", surge.id());
+    surge.wait().unwrap();
+}
+
+#[tokio::test]
+async fn a_guard_has_no_network_in_any_thread() {
+    let mut node = TestNode::new(5000);
+    node.start().await;
+    for pid in [node.supervisor(), node.guard_pid().unwrap()] {
+        for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten() {
+            let status = fs::read_to_string(task.path().join("status")).unwrap();
+            assert!(status.lines().any(|l| l == "Seccomp:\t2"), "{status}");
+        }
+        for fd in fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten() {
+            let Ok(target) = fs::read_link(fd.path()) else { continue };
+            let Some(inode) = target.to_str().and_then(|t| t.strip_prefix("socket:[")?.strip_suffix(']')) else {
+                continue;
+            };
+            assert!(fs::read_to_string(format!("/proc/{pid}/net/unix")).unwrap().contains(inode), "{target:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_charter_that_is_not_signed_ends_the_guard_with_the_remedy() {
+    let node = TestNode::new(5000);
+    let wrong = [
+        (node.federation.signed(1), "1 of the 2 parties"),
+        (node.federation.signed(2).replacen("\"sig\":\"", "\"sig\":\"AAAA", 1), "parties"),
+        ("{}".to_owned(), "DSSE"),
+    ];
+    for (charter, why) in wrong {
+        fs::write(node.path("charter.json"), charter).unwrap();
+        let out = node.command("supervise").stdin(std::process::Stdio::null()).output().unwrap();
+        let said = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(out.status.code(), Some(2));
+        assert!(said.contains(why) && said.contains("charter.json"), "{said}");
+    }
+    fs::write(node.path("charter.json"), node.federation.signed(2)).unwrap();
+    let out = node.command("supervise").args(["--site", "atlantis"]).output().unwrap();
+    assert!(!out.status.success());
+}

@@ -1,11 +1,11 @@
 //! A federation as a user would install it: a rig of real sites, a charter, the chart at
 //! each full site, and a single process at each witness.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,8 @@ pub const NAMESPACE: &str = "regent-system";
 /// Where a site's sink listens: an address of the site's own, the same at every site, so that
 /// the mirrored manifests of the workload need no change.
 pub const SINK: &str = "10.99.0.1:9999";
+/// Name of the witness among the programs of a site without nodes.
+pub const WITNESS: &str = "witness";
 
 /// How the federation is timed.
 #[derive(Debug, Clone)]
@@ -31,11 +33,13 @@ pub struct Timing {
 impl Timing {
     /// D = 5 s, W = 5 s.
     pub const DEFAULT: Self = Self { lease_duration: "5s", takeover_after: "5s" };
+    /// D = 3 s, W = 3 s: quick, and wide enough for a busy machine.
+    pub const TESTS: Self = Self { lease_duration: "3s", takeover_after: "3s" };
     /// D = 1 s, W = 0.
     pub const TIGHTEST: Self = Self { lease_duration: "1s", takeover_after: "0s" };
 }
 
-/// A running federation. What it started ends with it.
+/// A running federation. All of it belongs to the rig, and ends with it.
 pub struct Federation {
     /// The sites.
     pub rig: Rig,
@@ -44,18 +48,6 @@ pub struct Federation {
     options: Options,
     dir: PathBuf,
     bin: PathBuf,
-    witnesses: BTreeMap<String, Child>,
-    sinks: Vec<Child>,
-}
-
-/// A program that dies with this one, however this one dies.
-///
-/// The kernel sends the signal when the *thread* that started it ends: start such
-/// programs from a thread that lives as long as they should.
-pub fn tied(rig: &Rig, at: &Where, program: &Path) -> Result<Command> {
-    let mut command = rig.command(at, "setpriv")?;
-    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
-    Ok(command)
 }
 
 impl Federation {
@@ -67,7 +59,7 @@ impl Federation {
         // A test's executable lies one folder below the programs.
         let bin = if bin.ends_with("deps") { bin.join("..") } else { bin };
         fs::create_dir_all(&dir)?;
-        let mut this = Self { rig, timing, options, dir, bin, witnesses: BTreeMap::new(), sinks: Vec::new() };
+        let this = Self { rig, timing, options, dir, bin };
         this.make_charter()?;
         this.push_images()?;
         let sites: Vec<SitePlan> = this.rig.sites().to_vec();
@@ -75,8 +67,7 @@ impl Federation {
             this.start_witness(site)?;
         }
         for site in this.full_sites() {
-            let sink = crate::record::start_sink(&this, &site)?;
-            this.sinks.push(sink);
+            this.start_sink(&site)?;
         }
         this.install(&sites)?;
         this.say("Regent runs at every site");
@@ -114,7 +105,9 @@ impl Federation {
     fn make_charter(&self) -> Result<()> {
         self.say("charter: making keys and signing");
         let mut command = Command::new(self.program("kubectl-regent"));
-        command.args(["charter", "init", "--lease-duration", self.timing.lease_duration, "--topology"]);
+        command.args(["charter", "init", "--lease-duration", self.timing.lease_duration]);
+        // Test after test moves the same group: the brake on that is tested elsewhere.
+        command.args(["--changes-per-group-hour", "1000", "--changes-per-party-hour", "1000", "--topology"]);
         command.arg(self.rig.dir().join("topology.yaml")).arg("--out").arg(&self.dir);
         for site in self.rig.sites() {
             command.arg("--address").arg(format!("{}={}:7443", site.site.name, site.wan_ip()));
@@ -141,27 +134,33 @@ impl Federation {
         Ok(())
     }
 
-    /// Where a witness outside a cluster writes its events.
-    pub fn witness_log(&self, site: &str) -> PathBuf {
-        self.dir.join(format!("{site}.events.jsonl"))
-    }
-
-    fn start_witness(&mut self, site: &SitePlan) -> Result<()> {
+    /// A witness outside a cluster: a single process that belongs to its site.
+    fn start_witness(&self, site: &SitePlan) -> Result<()> {
         let name = &site.site.name;
         let crds = workspace().join("charts/regent/crds");
         self.kubectl(name, &["apply", "--server-side", "-f", &crds.display().to_string()], None)?;
         self.kubectl(name, &["create", "namespace", NAMESPACE], None)?;
-        let open = |path: PathBuf| fs::OpenOptions::new().create(true).append(true).open(path);
-        let mut command = tied(&self.rig, &Where::Site(name.clone()), &self.program("regent-operator"))?;
-        command.args(["witness", "--site", name]).arg("--charter").arg(self.charter());
-        command.arg("--keys").arg(self.keys(name)).arg("--kubeconfig").arg(site.kubeconfig());
-        command.args(["--listen", &format!("{}:7443", site.wan_ip())]);
-        command.stdin(Stdio::null()).stdout(open(self.witness_log(name))?);
-        command.stderr(open(self.dir.join(format!("{name}.log")))?);
-        let child = command.spawn().with_context(|| format!("start the witness at {name}"))?;
-        self.witnesses.insert(name.clone(), child);
+        let listen = format!("{}:7443", site.wan_ip());
+        let paths = [self.program("regent-operator"), self.charter(), self.keys(name), site.kubeconfig()];
+        let [program, charter, keys, kubeconfig] = paths.map(|path| path.display().to_string());
+        let argv = [
+            &program, "witness", "--site", name, "--charter", &charter, "--keys", &keys, "--kubeconfig", &kubeconfig,
+            "--listen", &listen,
+        ];
+        let argv: Vec<String> = argv.iter().map(|a| (*a).to_owned()).collect();
+        self.rig.daemon(&Where::Site(name.clone()), WITNESS, &argv, &[])?;
         self.say(&format!("{name}: witness started"));
         Ok(())
+    }
+
+    /// The receiver of a site's datagrams, inside the site's network.
+    fn start_sink(&self, site: &str) -> Result<()> {
+        let at = Where::Site(site.to_owned());
+        let address = SINK.split(':').next().unwrap_or(SINK);
+        self.rig.exec(&at, &["ip", "addr", "replace", &format!("{address}/32"), "dev", "lo"])?;
+        let (program, out) = (self.program("sink").display().to_string(), self.sink_file(site).display().to_string());
+        let argv = [program.as_str(), "--listen", SINK, "--out", &out].map(String::from);
+        Ok(self.rig.daemon(&at, "sink", &argv, &[])?)
     }
 
     fn install(&self, sites: &[SitePlan]) -> Result<()> {
@@ -210,30 +209,23 @@ impl Federation {
     pub fn nodes_with_pods(&self, group: &Group) -> Result<Vec<String>> {
         let path = "jsonpath={.items[*].spec.nodeName}";
         let names = self.kubectl(&group.home, &["-n", &group.name, "get", "pods", "-o", path], None)?;
-        let nodes: std::collections::BTreeSet<&str> = names.split_whitespace().collect();
+        let nodes: BTreeSet<&str> = names.split_whitespace().collect();
         Ok(nodes.into_iter().map(String::from).collect())
     }
 
-    /// Ends Regent's processes outside clusters, and the rig.
-    pub fn down(mut self) -> Result<()> {
-        self.stop_programs();
-        Rig::down(&self.options, false)?;
-        Ok(())
+    /// Kills a program of the first pod whose name begins with `prefix`, with SIGKILL, as a
+    /// crash would. Returns CLOCK_BOOTTIME in ns right after.
+    pub fn kill_in_pod(&self, site: &str, prefix: &str, program: &str) -> Result<u64> {
+        let path = "jsonpath={range .items[*]}{.metadata.name} {.metadata.uid}{'\\n'}{end}";
+        let pods = self.kubectl(site, &["-n", NAMESPACE, "get", "pods", "-o", path], None)?;
+        let pod = pods.lines().find(|line| line.starts_with(prefix)).and_then(|line| line.split(' ').nth(1));
+        let uid = pod.with_context(|| format!("no pod {prefix}* in {NAMESPACE} at {site}"))?;
+        Ok(self.rig.kill_in_pod(site, uid, program)?)
     }
 
-    fn stop_programs(&mut self) {
-        let witnesses = std::mem::take(&mut self.witnesses).into_values();
-        for mut child in witnesses.chain(std::mem::take(&mut self.sinks)) {
-            // One that died by itself is reaped all the same.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-impl Drop for Federation {
-    fn drop(&mut self) {
-        self.stop_programs();
+    /// Takes the rig down, and Regent with it.
+    pub fn down(self) -> Result<()> {
+        Ok(Rig::down(&self.options, false)?)
     }
 }
 

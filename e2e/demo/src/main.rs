@@ -75,7 +75,7 @@ fn run_once(args: &Args, number: u32) -> Result<bool> {
         TimingName::Default => Timing::DEFAULT,
         TimingName::Tightest => Timing::TIGHTEST,
     };
-    let mut options = Options::new("demo");
+    let mut options = Options::new("regent");
     options.say = std::sync::Arc::new(move |line| println!("{:>6.1} s  {line}", begun.elapsed().as_secs_f64()));
     let federation = Federation::up(options, &topology, timing)?;
     let group = Group::shop();

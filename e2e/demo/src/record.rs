@@ -11,7 +11,7 @@ use regent_evidence::merge::{AuditFilter, add_eligible, copy_audit, events_of_lo
 use regent_evidence::{Actor, Epoch, Event, Evidence, Kind, Report, Scenario, boot_ns, judge};
 use regent_rig::Where;
 
-use crate::federation::{Federation, SINK, tied};
+use crate::federation::Federation;
 use crate::group::Group;
 use crate::screen::Screen;
 use crate::tail::{Tail, event_logs};
@@ -64,8 +64,10 @@ impl<'a> Recording<'a> {
     }
 
     fn start_client(&mut self) -> Result<()> {
-        let mut client = tied(&self.federation.rig, &Where::Client, &self.federation.program("client"))?;
-        client.arg("--out").arg(self.dir.join("client.jsonl"));
+        // However this program ends, the kernel ends the client with it. It does so when the
+        // thread that started it ends: record in a thread that outlives the recording.
+        let mut client = self.federation.rig.command(&Where::Client, "setpriv")?;
+        client.args(["--pdeathsig", "KILL", "--"]).arg(self.federation.program("client")).arg("--out").arg(self.dir.join("client.jsonl"));
         for site in self.federation.rig.sites().iter().filter(|s| s.site.is_full()) {
             client.args(["--target", &format!("{}={}:{}", site.site.name, site.wan_ip(), self.group.port)]);
         }
@@ -182,14 +184,4 @@ fn copy_lines(from: &Path, to: &Path, group: &str) -> Result<()> {
         return Ok(());
     }
     fs::write(to, ours.join("\n") + "\n").with_context(|| format!("write {}", to.display()))
-}
-
-/// Starts the receiver of a site's datagrams, inside the site's network.
-pub fn start_sink(federation: &Federation, site: &str) -> Result<Child> {
-    let at = Where::Site(site.to_owned());
-    let address = SINK.split(':').next().unwrap_or(SINK);
-    federation.rig.exec(&at, &["ip", "addr", "replace", &format!("{address}/32"), "dev", "lo"])?;
-    let mut sink = tied(&federation.rig, &at, &federation.program("sink"))?;
-    sink.arg("--listen").arg(SINK).arg("--out").arg(federation.sink_file(site)).stdin(Stdio::null());
-    sink.spawn().with_context(|| format!("start the sink at {site}"))
 }

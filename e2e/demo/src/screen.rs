@@ -57,6 +57,7 @@ fn words(event: &Event) -> Option<String> {
         Kind::Thawed => format!("{node}: goes on under the same epoch {epoch}"),
         Kind::Killed => format!("{node}: stopped for good, and held at its own gate"),
         Kind::Lapsed => format!("witness {site}: no proof of a quorum for long enough, the holder has lapsed"),
+        Kind::Proven => format!("witness {site}: the holder has proven itself again"),
         Kind::Eligible => format!("{site} may take over: a quorum of witnesses says so"),
         Kind::Certificate => format!("{site} holds the lease: a quorum of witnesses signed epoch {epoch}"),
         Kind::GateOpened => format!("{node}: gates open under epoch {epoch}"),

@@ -9,7 +9,7 @@ use anyhow::Result;
 use regent_evidence::Event;
 use regent_evidence::merge::events_of_log;
 
-use crate::federation::{Federation, NAMESPACE};
+use crate::federation::{Federation, NAMESPACE, WITNESS};
 
 /// Reads new events of all logs, each once.
 #[derive(Debug, Default)]
@@ -27,7 +27,8 @@ pub fn event_logs(federation: &Federation) -> Result<Vec<PathBuf>> {
             let logs = federation.rig.logs(name)?;
             paths.extend(logs.into_iter().filter(|(log, _)| log.starts_with(&prefix)).map(|(_, path)| path));
         } else {
-            paths.push(federation.witness_log(name));
+            let logs = federation.rig.log(name, WITNESS)?;
+            paths.extend(logs.into_iter().map(|(_, path)| path));
         }
     }
     Ok(paths)

@@ -148,6 +148,25 @@ impl Rig {
         Ok(boot_ns())
     }
 
+    /// Kills one program of one pod with SIGKILL, as if it had crashed; the pod's other processes live on.
+    ///
+    /// `program` is what /proc/PID/comm says: at most 15 characters. Returns CLOCK_BOOTTIME in ns right after it.
+    pub fn kill_in_pod(&self, site: &str, pod_uid: &str, program: &str) -> Result<u64> {
+        let plan = self.check(site, &Component::All)?;
+        let is_it = |pid: &u32| {
+            let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            read("comm").trim() == program && read("cgroup").contains(pod_uid)
+        };
+        let pids: Vec<u32> = self.host.cgroups.pids(&plan.cgroup).into_iter().filter(is_it).collect();
+        if pids.is_empty() {
+            return Err(self.unknown("program", program, format!("the processes of pod {pod_uid} are called otherwise")));
+        }
+        for pid in pids {
+            signal(pid, Signal::KILL)?;
+        }
+        Ok(boot_ns())
+    }
+
     /// Stops a part of a site with SIGSTOP: it hangs, and nothing is closed. Returns CLOCK_BOOTTIME in ns after it.
     pub fn pause(&self, site: &str, component: &Component) -> Result<u64> {
         self.signal_all(site, component, Signal::STOP)

@@ -1,0 +1,227 @@
+//! Every scenario on one rig of real sites; see the crate's documentation.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use libtest_mimic::{Arguments, Failed, Trial};
+use regent_demo::federation::wait_for;
+use regent_demo::scenario::{move_to, play};
+use regent_demo::screen::Screen;
+use regent_evidence::{Kind, Scenario};
+use regent_rig::Component;
+use regent_scenarios::{LIMIT, Stage, group, pass, ready_at};
+
+type Test = fn(&Stage) -> Result<()>;
+
+fn main() {
+    let mut arguments = Arguments::from_args();
+    // One stage, one fault at a time. Programs of the stage live as long as the thread that
+    // started them: with one thread the tests run in this one.
+    arguments.test_threads = Some(1);
+    if arguments.list {
+        libtest_mimic::run(&arguments, trials(&Arc::default())).exit();
+    }
+    let stage = Arc::new(Mutex::new(None));
+    match Stage::set() {
+        Ok(set) => *stage.lock().unwrap_or_else(PoisonError::into_inner) = Some(set),
+        Err(error) => {
+            eprintln!("the stage can't be set: {error:#}");
+            std::process::exit(1);
+        }
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials(&stage));
+    let set = stage.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(Err(error)) = set.map(|s| s.federation.down()) {
+        eprintln!("the stage can't be taken down: {error:#}");
+        std::process::exit(1);
+    }
+    conclusion.exit();
+}
+
+fn trials(stage: &Arc<Mutex<Option<Stage>>>) -> Vec<Trial> {
+    // In this order: what destroys more comes later.
+    let tests: [(&str, Test); 11] = [
+        ("wrong_input_is_refused_with_object_field_and_remedy", wrong_input),
+        ("groups_become_protected_and_armed_and_a_taken_name_is_said", protect),
+        ("a_killed_operator_replica_pauses_nothing", operator_killed),
+        ("a_planned_move_and_back_wait_for_no_lease", planned),
+        ("a_short_cut_is_a_pause_and_nothing_else", blip),
+        ("a_holder_that_reaches_a_minority_of_witnesses_is_replaced", minority),
+        ("a_cut_moves_what_may_move_and_holds_what_may_not", cut),
+        ("a_healed_home_stays_held_until_somebody_moves_the_group_back", heal),
+        ("with_the_first_standby_down_the_next_takes_over", standby_down),
+        ("a_stopped_api_server_at_home_pauses_nothing", api_server_killed),
+        ("a_crashed_site_is_taken_over", crash),
+    ];
+    tests
+        .into_iter()
+        .map(|(name, test)| {
+            let stage = Arc::clone(stage);
+            Trial::test(name, move || {
+                let guard = stage.lock().unwrap_or_else(PoisonError::into_inner);
+                let Some(stage) = guard.as_ref() else { return Err(Failed::from("there is no stage")) };
+                let outcome = test(stage);
+                // Whatever failed, the next test begins on a connected federation.
+                let healed = stage.federation.rig.heal(None);
+                outcome.map_err(|e| Failed::from(format!("{e:#}")))?;
+                healed.map(drop).map_err(|e| Failed::from(e.to_string()))
+            })
+        })
+        .collect()
+}
+
+fn main_group() -> regent_demo::group::Group {
+    group("shop", &["france", "germany"], 8080)
+}
+
+/// At France a Deployment of that name belongs to somebody else.
+fn taken_group() -> regent_demo::group::Group {
+    group("taken", &["france", "germany"], 8081)
+}
+
+/// The only standby is no longer lawful.
+fn nowhere_group() -> regent_demo::group::Group {
+    group("nowhere", &["france"], 8082)
+}
+
+fn wrong_input(stage: &Stage) -> Result<()> {
+    let shop = main_group();
+    let manifest = shop.manifest(&stage.federation);
+    let refused = |what: &str, edit: &dyn Fn(&str) -> String, says: &[&str]| -> Result<()> {
+        let group = manifest.split("---\n").last().unwrap_or_default();
+        let answer = stage.federation.kubectl("ireland", &["apply", "--dry-run=server", "-f", "-"], Some(&edit(group)));
+        let Err(error) = answer else { bail!("{what} was accepted") };
+        let text = format!("{error:#}");
+        ensure!(says.iter().all(|s| text.contains(s)), "{what}: the message lacks one of {says:?}: {text}");
+        Ok(())
+    };
+    refused("standby equal to home", &|g| g.replace("[france, germany]", "[ireland]"), &["standbys", "home"])?;
+    refused("an impossible takeoverAfter", &|g| g.replace("takeoverAfter: ", "takeoverAfter: -"), &["takeoverAfter"])?;
+    refused("an impossible country", &|g| g.replace("  tier:", "  countries: [france]\n  tier:"), &["countries", "FR"])
+}
+
+fn protect(stage: &Stage) -> Result<()> {
+    let federation = &stage.federation;
+    let (shop, taken, nowhere) = (main_group(), taken_group(), nowhere_group());
+    for group in [&shop, &taken, &nowhere] {
+        group.apply(federation)?;
+    }
+    let foreign = taken.manifest(federation);
+    let deployment = foreign.split("---\n").find(|d| d.contains("kind: Deployment")).unwrap_or_default();
+    let deployment = deployment.replace("replicas: 2", "replicas: 0");
+    federation.kubectl("france", &["apply", "-f", "-"], Some(&deployment))?;
+    for group in [&shop, &taken, &nowhere] {
+        federation.plugin("ireland", &["protect", &group.name, "--yes", "--wait", "180s"])?;
+    }
+    stage.settled(&shop)?;
+    stage.settled(&nowhere)?;
+    stage.said("ireland", &taken, "NameTaken")?;
+    let lawful = "{\"spec\":{\"countries\":[\"IE\"]}}";
+    federation.kubectl("ireland", &["patch", "failovergroup", "nowhere", "--type=merge", "-p", lawful], None)?;
+    stage.said("ireland", &nowhere, "france is in FR")
+}
+
+fn operator_killed(stage: &Stage) -> Result<()> {
+    let shop = main_group();
+    let mut recording = stage.record("operator-killed", &shop, Scenario::Steady)?;
+    recording.go_on(Duration::from_secs(2))?;
+    let at = stage.federation.kill_in_pod("ireland", "regent-operator", "regent-operator")?;
+    recording.fault("ireland", Kind::Kill, at);
+    recording.go_on(Duration::from_secs(12))?;
+    pass(&recording.finish()?.0, &stage.dir("operator-killed", &shop))
+}
+
+fn api_server_killed(stage: &Stage) -> Result<()> {
+    let shop = main_group();
+    let mut recording = stage.record("api-server-killed", &shop, Scenario::Steady)?;
+    recording.go_on(Duration::from_secs(2))?;
+    let at = stage.federation.rig.kill("ireland", &Component::Control("apiserver"))?;
+    recording.fault("ireland", Kind::Kill, at);
+    recording.go_on(Duration::from_secs(20))?;
+    stage.federation.rig.start("ireland", &Component::Control("apiserver"))?;
+    let (report, _) = recording.finish()?;
+    pass(&report, &stage.dir("api-server-killed", &shop))
+}
+
+fn planned(stage: &Stage) -> Result<()> {
+    let shop = main_group();
+    let dir = stage.dir("planned", &shop);
+    let (report, _) = play(&stage.federation, &shop, Scenario::Failback, &dir, Screen::silent())?;
+    pass(&report, &dir)?;
+    stage.settled(&shop)
+}
+
+fn blip(stage: &Stage) -> Result<()> {
+    let shop = main_group();
+    let dir = stage.dir("blip", &shop);
+    let (report, _) = play(&stage.federation, &shop, Scenario::Blip, &dir, Screen::silent())?;
+    pass(&report, &dir)
+}
+
+fn minority(stage: &Stage) -> Result<()> {
+    let shop = main_group();
+    let mut recording = stage.record("minority", &shop, Scenario::Cut)?;
+    recording.go_on(Duration::from_secs(2))?;
+    let from = ["germany".to_owned(), "luxembourg".to_owned()];
+    let at = stage.federation.rig.cut("ireland", &from, false)?;
+    recording.fault("ireland", Kind::Cut, at);
+    recording.wait("France to take over", LIMIT, at, ready_at("france"))?;
+    recording.go_on(Duration::from_secs(5))?;
+    pass(&recording.finish()?.0, &stage.dir("minority", &shop))?;
+    stage.federation.rig.heal(None)?;
+    stage.bring_home(&shop, "france")
+}
+
+fn cut(stage: &Stage) -> Result<()> {
+    let (shop, taken, nowhere) = (main_group(), taken_group(), nowhere_group());
+    let mut first = stage.record("cut", &shop, Scenario::Cut)?;
+    let mut second = stage.record("cut", &taken, Scenario::Cut)?;
+    let mut third = stage.record("cut", &nowhere, Scenario::Held)?;
+    first.go_on(Duration::from_secs(2))?;
+    let at = stage.cut(&["ireland"], &mut [&mut first, &mut second, &mut third])?;
+    first.wait("France to take the shop over", LIMIT, at, ready_at("france"))?;
+    second.wait("Germany to take over what France can't", LIMIT, at, ready_at("germany"))?;
+    third.go_on(Duration::from_secs(5))?;
+    pass(&first.finish()?.0, &stage.dir("cut", &shop))?;
+    pass(&second.finish()?.0, &stage.dir("cut", &taken))?;
+    pass(&third.finish()?.0, &stage.dir("cut", &nowhere))
+}
+
+/// Continues from [`cut`]: France holds the shop, and Ireland is connected again.
+fn heal(stage: &Stage) -> Result<()> {
+    let shop = main_group();
+    let restarts = |site: &str| -> Result<String> {
+        let path = "jsonpath={.items[*].status.containerStatuses[*].started}";
+        stage.federation.kubectl(site, &["-n", "shop", "get", "pods", "-o", path], None)
+    };
+    wait_for("Ireland's pods to stand at their gates", LIMIT, || {
+        let started = restarts("ireland")?;
+        Ok((!started.is_empty() && !started.contains("true")).then_some(()))
+    })?;
+    let mut recording = stage.record("heal", &shop, Scenario::Planned)?;
+    recording.go_on(Duration::from_secs(5))?;
+    move_to(&stage.federation, &shop, &mut recording, "france", "ireland", Kind::Failback)?;
+    recording.go_on(Duration::from_secs(5))?;
+    pass(&recording.finish()?.0, &stage.dir("heal", &shop))?;
+    stage.settled(&shop)
+}
+
+fn standby_down(stage: &Stage) -> Result<()> {
+    let shop = main_group();
+    let mut recording = stage.record("standby-down", &shop, Scenario::Cut)?;
+    recording.go_on(Duration::from_secs(2))?;
+    let at = stage.cut(&["france", "ireland"], &mut [&mut recording])?;
+    recording.wait("Germany to take over", LIMIT, at, ready_at("germany"))?;
+    recording.go_on(Duration::from_secs(5))?;
+    pass(&recording.finish()?.0, &stage.dir("standby-down", &shop))?;
+    stage.federation.rig.heal(None)?;
+    stage.bring_home(&shop, "germany")
+}
+
+fn crash(stage: &Stage) -> Result<()> {
+    let shop = main_group();
+    let dir = stage.dir("crash", &shop);
+    let (report, _) = play(&stage.federation, &shop, Scenario::Crash, &dir, Screen::silent())?;
+    pass(&report, &dir)
+}

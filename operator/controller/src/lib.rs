@@ -15,6 +15,7 @@
 //! A shell reads clocks, sockets and objects, feeds the core, and carries out what it
 //! says. The path from a witness's answer to the hub touches no Kubernetes API.
 
+pub mod app;
 pub mod context;
 pub mod federation;
 pub mod hub;
@@ -24,4 +25,5 @@ pub mod objects;
 pub mod observer;
 pub mod plans;
 pub mod random;
+pub mod views;
 pub mod witness;

@@ -1,10 +1,19 @@
 //! `ControlLease` objects: read, and changed by compare-and-swap.
 
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
 use kube::api::{Api, ListParams, ObjectMeta, PostParams};
 use regent_api::{ControlLease, ControlLeaseSpec, ControlLeaseStatus};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Resource, ResourceExt};
 use regent_core::ids::GroupKey;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// A call that hasn't been answered by then is of unknown outcome.
 pub const CALL: Duration = Duration::from_secs(3);
@@ -159,4 +168,37 @@ impl ControlLeases {
 /// How messages name the object.
 pub fn object_name(group: &GroupKey) -> String {
     format!("ControlLease {}", regent_api::object_name(group))
+}
+
+/// All objects of a kind, by name, as they are now.
+pub type Snapshot<K> = Arc<BTreeMap<String, K>>;
+
+/// Follows all objects of a kind, until cancelled. What was seen last stays when the API
+/// server is gone.
+pub async fn follow<K>(api: Api<K>, out: watch::Sender<Snapshot<K>>, stop: CancellationToken)
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let kind = K::kind(&()).to_string();
+    let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
+    let mut listing: BTreeMap<String, K> = BTreeMap::new();
+    loop {
+        let event = tokio::select! {
+            () = stop.cancelled() => return,
+            event = events.next() => event,
+        };
+        match event {
+            Some(Ok(watcher::Event::Apply(object))) => {
+                out.send_modify(|all| drop(Arc::make_mut(all).insert(object.name_any(), object)));
+            }
+            Some(Ok(watcher::Event::Delete(object))) => {
+                out.send_modify(|all| drop(Arc::make_mut(all).remove(&object.name_any())));
+            }
+            Some(Ok(watcher::Event::Init)) => listing.clear(),
+            Some(Ok(watcher::Event::InitApply(object))) => drop(listing.insert(object.name_any(), object)),
+            Some(Ok(watcher::Event::InitDone)) => drop(out.send_replace(Arc::new(std::mem::take(&mut listing)))),
+            Some(Err(e)) => tracing::debug!("watching {kind}: {e}"),
+            None => return,
+        }
+    }
 }

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::context::Context;
+use crate::lease::LeaseShell;
 use crate::observer::Observer;
 use crate::plans::Plans;
 use crate::witness::WitnessService;
@@ -57,6 +58,8 @@ pub struct Services {
     pub plans: Arc<Plans>,
     /// Who sees whom.
     pub observer: Arc<Observer>,
+    /// Holder and candidate, at full sites.
+    pub lease: Option<Arc<LeaseShell>>,
     /// The mirror, at full sites.
     pub bundles: Option<Arc<dyn Bundles>>,
 }
@@ -165,6 +168,20 @@ impl Federation for Services {
         let caller = peer_site(&request)?;
         self.bundles()?.readiness(caller, request.into_inner()).await?;
         Ok(Response::new(v1::ReadinessAck {}))
+    }
+
+    async fn released(&self, request: Request<v1::ReleasedNotice>) -> Result<Response<v1::ReleasedAck>, Status> {
+        let caller = peer_site(&request)?;
+        let v1::ReleasedNotice { group, epoch } = request.into_inner();
+        let epoch = epoch.parse().map_err(|e| Status::invalid_argument(format!("epoch: {e}")))?;
+        let group = group_key("group", &group)?;
+        let lease = self.lease.as_ref().ok_or_else(|| {
+            Status::failed_precondition(format!("site {} runs no groups: its operator runs as a witness only", self.context.site))
+        })?;
+        if !lease.handed_over(&caller, &group, epoch) {
+            return Err(Status::permission_denied(format!("epoch {epoch} of group {group} is not site {caller}'s to release")));
+        }
+        Ok(Response::new(v1::ReleasedAck {}))
     }
 
     async fn heartbeat(

@@ -290,6 +290,12 @@ impl Registry {
         }
     }
 
+    /// How many instructions wait for a node.
+    #[cfg(test)]
+    pub(super) fn waiting(&self, node: &NodeName) -> usize {
+        lock(&self.state).pending.get(node).map_or(0, BTreeMap::len)
+    }
+
     /// Begins to wait for a node's confirmation.
     pub(super) fn instruct(
         self: &Arc<Self>,

@@ -1,0 +1,249 @@
+//! The list of nodes that may have had a certificate for a group (L12).
+//!
+//! A node is put on the list, in the group's `ControlLease`, before the hub sends it a
+//! certificate for the group; so whoever stops every listed node stops the group. When
+//! the list opens again after a release, a node that wasn't on it first journals the
+//! epoch that ended: the other replica may still have a certificate of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use regent_api::ControlLease;
+use regent_api::lease::ListedNode;
+use regent_core::ids::{Epoch, GroupKey, NodeName};
+use regent_core::plan::Protection;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::hub::{HubHandle, InstructError, Instruction, NodeGroups};
+use crate::objects::{ControlLeases, ObjectError, Snapshot, group_of};
+use crate::plans::Plans;
+
+/// How long a guard has to journal what it is told; then it is told again later.
+const JOURNAL: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// Why a list could not be changed, or a node not be told.
+#[derive(Debug, thiserror::Error)]
+pub enum NodesError {
+    /// The object could not be written.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// The guard refused.
+    #[error(transparent)]
+    Instruct(#[from] InstructError),
+    /// The node does not answer.
+    #[error("node {node} has not confirmed within {} s that it {what} group {group}; bring its agent back, or strike it from the list if it is gone for good", JOURNAL.as_secs())]
+    Silent {
+        /// The node.
+        node: NodeName,
+        /// The group.
+        group: GroupKey,
+        /// What it was told.
+        what: &'static str,
+    },
+    /// The list is closed.
+    #[error("the list of nodes of group {0} is closed: a release or a protection is under way")]
+    Closed(GroupKey),
+}
+
+/// The lists of this site's groups.
+pub struct NodeLists {
+    leases: ControlLeases,
+    hub: HubHandle,
+    plans: Arc<Plans>,
+    objects: watch::Receiver<Snapshot<ControlLease>>,
+    /// Nodes whose guard knows of its group, by the boot of its machine and the plan's version.
+    told: Mutex<BTreeMap<(NodeName, GroupKey), (String, u64)>>,
+    under_way: Mutex<BTreeSet<(NodeName, GroupKey)>>,
+}
+
+impl NodeLists {
+    /// The lists in these objects.
+    pub fn new(
+        leases: ControlLeases,
+        hub: HubHandle,
+        plans: Arc<Plans>,
+        objects: watch::Receiver<Snapshot<ControlLease>>,
+    ) -> Self {
+        Self { leases, hub, plans, objects, told: Mutex::default(), under_way: Mutex::default() }
+    }
+
+    /// A group's list, and whether it is closed, as last seen.
+    pub fn listed(&self, group: &GroupKey) -> (Vec<ListedNode>, bool) {
+        let objects = self.objects.borrow();
+        let status = objects.get(&regent_api::object_name(group)).and_then(|o| o.status.as_ref());
+        status.map(|s| (s.nodes.clone(), s.nodes_closed)).unwrap_or_default()
+    }
+
+    /// Closes a group's list. Returns who is on it.
+    pub async fn close(&self, group: &GroupKey) -> Result<BTreeSet<NodeName>, ObjectError> {
+        let status = self.leases.update(group, |s| !std::mem::replace(&mut s.nodes_closed, true)).await?;
+        Ok(status.nodes.into_iter().map(|n| NodeName(n.name)).collect())
+    }
+
+    /// Opens it again.
+    pub async fn open(&self, group: &GroupKey) -> Result<(), ObjectError> {
+        self.leases.update(group, |s| std::mem::replace(&mut s.nodes_closed, false)).await.map(drop)
+    }
+
+    /// Takes a node off the list: it is gone for good, as a person says.
+    pub async fn strike(&self, group: &GroupKey, node: &NodeName) -> Result<(), ObjectError> {
+        let strike = |s: &mut regent_api::ControlLeaseStatus| {
+            let before = s.nodes.len();
+            s.nodes.retain(|n| n.name != node.0);
+            s.nodes.len() != before
+        };
+        self.leases.update(group, strike).await.map(drop)
+    }
+
+    /// Notes something about a listed node.
+    async fn note(&self, group: &GroupKey, node: &NodeName, note: impl Fn(&mut ListedNode)) -> Result<(), ObjectError> {
+        let change = |s: &mut regent_api::ControlLeaseStatus| {
+            let Some(listed) = s.nodes.iter_mut().find(|n| n.name == node.0) else { return false };
+            let before = listed.clone();
+            note(listed);
+            *listed != before
+        };
+        self.leases.update(group, change).await.map(drop)
+    }
+
+    /// Has the guard of every listed node journal that the group is protected. Returns
+    /// what went wrong, node by node; nothing: all have confirmed.
+    pub async fn protect(&self, group: &GroupKey) -> BTreeMap<NodeName, NodesError> {
+        let (nodes, _) = self.listed(group);
+        let each = nodes.into_iter().map(|listed| async move {
+            let node = NodeName(listed.name);
+            let told = self.tell(&node, group, Instruction::Protect, "protects").await;
+            let noted = match told {
+                Ok(()) => self.note(group, &node, |n| n.protects = true).await.map_err(NodesError::from),
+                Err(e) => Err(e),
+            };
+            noted.err().map(|e| (node, e))
+        });
+        futures::future::join_all(each).await.into_iter().flatten().collect()
+    }
+
+    /// Has a node stop a group for good, and notes that it has.
+    pub(super) async fn stop(&self, group: &GroupKey, node: &NodeName, epoch: Epoch) -> Result<(), InstructError> {
+        self.hub.instruct(node, group, Instruction::Retire(epoch)).await
+    }
+
+    pub(super) async fn note_stopped(&self, group: &GroupKey, node: &NodeName, epoch: Epoch) {
+        if let Err(e) = self.note(group, node, |n| n.retired = Some(epoch.to_string())).await {
+            tracing::warn!("{e}");
+        }
+    }
+
+    async fn tell(
+        &self,
+        node: &NodeName,
+        group: &GroupKey,
+        instruction: Instruction,
+        what: &'static str,
+    ) -> Result<(), NodesError> {
+        match tokio::time::timeout(JOURNAL, self.hub.instruct(node, group, instruction)).await {
+            Ok(told) => Ok(told?),
+            Err(_) => Err(NodesError::Silent { node: node.clone(), group: group.clone(), what }),
+        }
+    }
+
+    /// Lists nodes on which pods of a group stand, and tells the hub whose certificates
+    /// each node gets, until cancelled.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut hub = self.hub.changes();
+        let mut objects = self.objects.clone();
+        let mut plans = self.plans.watch();
+        loop {
+            self.route();
+            self.look_for_nodes();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = hub.changed() => {}
+                _ = objects.changed() => {}
+                _ = plans.changed() => {}
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+            }
+        }
+    }
+
+    fn route(&self) {
+        let objects = self.objects.borrow().clone();
+        let lists: Vec<(GroupKey, Vec<NodeName>)> = objects
+            .values()
+            .filter_map(|o| {
+                let nodes = &o.status.as_ref()?.nodes;
+                Some((group_of(o)?, nodes.iter().map(|n| NodeName(n.name.clone())).collect()))
+            })
+            .collect();
+        self.hub.set_groups(NodeGroups::from_lists(lists.iter().map(|(group, nodes)| (group, nodes))));
+    }
+
+    fn look_for_nodes(self: &Arc<Self>) {
+        for (node, view) in self.hub.nodes() {
+            let Some(report) = view.report.filter(|_| view.attached) else { continue };
+            let groups: BTreeSet<GroupKey> = report.pods.into_iter().map(|p| p.group).collect();
+            for group in groups {
+                self.look_at(node.clone(), group, &view.guard_boot_id);
+            }
+        }
+    }
+
+    fn look_at(self: &Arc<Self>, node: NodeName, group: GroupKey, boot: &str) {
+        let Some(plan) = self.plans.get(&group) else { return };
+        let key = (node.clone(), group.clone());
+        let knows = (boot.to_owned(), plan.plan().version);
+        let (nodes, closed) = self.listed(&group);
+        let is_listed = nodes.iter().any(|n| n.name == node.0);
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).get(&key) == Some(&knows);
+        if (is_listed && told) || (!is_listed && closed) {
+            return;
+        }
+        if !self.under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone()) {
+            return;
+        }
+        let this = self.clone();
+        tokio::spawn(async move {
+            match this.bring_in(&node, &group, &nodes).await {
+                Ok(()) => drop(this.told.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), knows)),
+                Err(e) => tracing::info!("{e}"),
+            }
+            this.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        });
+    }
+
+    /// Puts a node on the list and tells its guard what it must know of the group.
+    async fn bring_in(&self, node: &NodeName, group: &GroupKey, nodes: &[ListedNode]) -> Result<(), NodesError> {
+        let ended = nodes.iter().filter_map(|n| n.retired.as_ref()?.parse::<Epoch>().ok()).max();
+        let is_listed = nodes.iter().any(|n| n.name == node.0);
+        if let Some(epoch) = ended.filter(|_| !is_listed) {
+            self.tell(node, group, Instruction::Retire(epoch), "stops").await?;
+        }
+        let mut closed = false;
+        let list = |s: &mut regent_api::ControlLeaseStatus| {
+            if s.nodes.iter().any(|n| n.name == node.0) {
+                return false;
+            }
+            closed = s.nodes_closed;
+            if !closed {
+                let retired = ended.map(|e| e.to_string());
+                s.nodes.push(ListedNode { name: node.0.clone(), protects: false, retired });
+            }
+            !closed
+        };
+        self.leases.update(group, list).await?;
+        if closed {
+            return Err(NodesError::Closed(group.clone()));
+        }
+        self.tell(node, group, Instruction::Listed, "lists").await?;
+        let Some(plan) = self.plans.get(group) else { return Ok(()) };
+        let limit = Duration::from_millis(plan.plan().thaw_limit_ms);
+        self.tell(node, group, Instruction::Configure(limit), "configures").await?;
+        if plan.plan().protection == Protection::Protected {
+            self.tell(node, group, Instruction::Protect, "protects").await?;
+            self.note(group, node, |n| n.protects = true).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,145 @@
+//! What waits to be sent to one witness. A slow or dead witness delays no other, and
+//! a newer round replaces one that has not been sent.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use regent_core::contender::Outgoing;
+use regent_core::ids::{GroupKey, SiteName};
+use regent_core::message::{Ask, Submission};
+use regent_core::sign::Envelope;
+use regent_proto::v1;
+use regent_shell::clock;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::LeaseShell;
+use crate::federation::client::Peer;
+use crate::witness::WitnessService;
+
+/// The least deadline of a call: a hand-shake on a busy machine takes its time.
+const LEAST: Duration = Duration::from_millis(300);
+
+/// Messages that replace each other. One of each is under way at a time.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Lane {
+    /// Renewals and acquisitions.
+    Grant,
+    /// Queries in line.
+    InLine,
+    /// Queries beside the line.
+    Beside,
+    /// Bringing one witness nearer to our term (L4.5).
+    Climb,
+    /// Retirement or release of a group.
+    Ending(GroupKey),
+}
+
+impl Lane {
+    pub(super) fn of(outgoing: &Outgoing, witnesses: usize) -> Self {
+        match &outgoing.ask {
+            Ask::Retire { group, .. } | Ask::Release { group, .. } => Self::Ending(group.clone()),
+            Ask::Grant | Ask::Query { .. } if outgoing.to.len() < witnesses => Self::Climb,
+            Ask::Grant => Self::Grant,
+            Ask::Query { in_line: true } => Self::InLine,
+            Ask::Query { in_line: false } => Self::Beside,
+        }
+    }
+}
+
+enum Way {
+    Peer(Arc<Peer>),
+    Own(Arc<WitnessService>),
+}
+
+#[derive(Default)]
+struct Waiting {
+    slots: BTreeMap<Lane, Arc<Submission>>,
+    under_way: Vec<Lane>,
+}
+
+/// One witness's outbox.
+pub(super) struct Outbox {
+    way: Way,
+    waiting: Mutex<Waiting>,
+    filled: Notify,
+}
+
+impl Outbox {
+    pub(super) fn to_peer(peer: Arc<Peer>) -> Self {
+        Self::new(Way::Peer(peer))
+    }
+
+    pub(super) fn to_own(witness: Arc<WitnessService>) -> Self {
+        Self::new(Way::Own(witness))
+    }
+
+    fn new(way: Way) -> Self {
+        Self { way, waiting: Mutex::default(), filled: Notify::new() }
+    }
+
+    /// Puts a message in its lane's slot.
+    pub(super) fn put(&self, lane: Lane, submission: Arc<Submission>) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).slots.insert(lane, submission);
+        self.filled.notify_one();
+    }
+
+    fn take(&self) -> Vec<(Lane, Arc<Submission>)> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let Waiting { slots, under_way } = &mut *waiting;
+        let free: Vec<Lane> = slots.keys().filter(|lane| !under_way.contains(lane)).cloned().collect();
+        free.into_iter()
+            .filter_map(|lane| {
+                let submission = slots.remove(&lane)?;
+                under_way.push(lane.clone());
+                Some((lane, submission))
+            })
+            .collect()
+    }
+
+    fn done(&self, lane: &Lane) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).under_way.retain(|l| l != lane);
+        self.filled.notify_one();
+    }
+
+    /// Sends what is put, until cancelled.
+    pub(super) fn spawn(self: Arc<Self>, site: SiteName, shell: Arc<LeaseShell>, stop: CancellationToken) {
+        let deadline = (shell.context.charter.renewal_period() * 2).max(LEAST);
+        tokio::spawn(async move {
+            loop {
+                for (lane, submission) in self.take() {
+                    let (this, shell, site) = (self.clone(), shell.clone(), site.clone());
+                    tokio::spawn(async move {
+                        match this.call(&submission, deadline).await {
+                            Ok(answer) => shell.answered(&site, &answer),
+                            Err(e) => tracing::debug!(witness = %site, "{e}"),
+                        }
+                        this.done(&lane);
+                    });
+                }
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = self.filled.notified() => {}
+                }
+            }
+        });
+    }
+
+    async fn call(&self, submission: &Arc<Submission>, deadline: Duration) -> Result<Envelope, String> {
+        match &self.way {
+            Way::Peer(peer) => {
+                let message: v1::Submission = submission.as_ref().clone().into();
+                let answer = peer.call(deadline, |mut client| async move { client.lease(message).await }).await;
+                answer.map(Into::into).map_err(|e| e.to_string())
+            }
+            Way::Own(witness) => {
+                let answer = witness.submit(submission.as_ref().clone(), clock::now(), false);
+                match tokio::time::timeout(deadline, answer).await {
+                    Ok(answer) => answer.map_err(|status| status.message().to_owned()),
+                    Err(_) => Err(format!("no answer within {} ms", deadline.as_millis())),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Shows who holds each group in its `ControlLease`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use regent_api::lease::HolderView;
+use regent_core::contender::GroupStatus;
+use regent_core::message::{Refusal, Vote};
+use regent_shell::clock;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::LeaseShell;
+use crate::leader::Leadership;
+use crate::objects::ControlLeases;
+use crate::plans::Plans;
+
+const EVERY: Duration = Duration::from_secs(1);
+/// What changes with every renewal is written this often only.
+const REFRESH: u64 = 30;
+
+/// Keeps `status.holder` of each group current while this replica leads, until cancelled.
+pub async fn publish(
+    shell: Arc<LeaseShell>,
+    plans: Arc<Plans>,
+    leases: ControlLeases,
+    leadership: watch::Receiver<Leadership>,
+    stop: CancellationToken,
+) {
+    let mut written: BTreeMap<String, (HolderView, u64)> = BTreeMap::new();
+    let mut round = 0u64;
+    loop {
+        let leads = leadership.borrow().term_at(clock::now()).is_some();
+        shell.set_leads(leads);
+        if !leads {
+            written.clear();
+        }
+        for status in shell.status().iter().filter(|_| leads) {
+            let Some(view) = view(&shell, &plans, status) else { continue };
+            let key = status.group.to_string();
+            if written.get(&key).is_some_and(|(before, at)| same(before, &view) && round < at + REFRESH) {
+                continue;
+            }
+            let update = leases.update(&status.group, |s| {
+                s.holder = Some(view.clone());
+                true
+            });
+            match update.await {
+                Ok(_) => drop(written.insert(key, (view, round))),
+                Err(e) => tracing::debug!("{e}"),
+            }
+        }
+        round += 1;
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(EVERY) => {}
+        }
+    }
+}
+
+fn same(a: &HolderView, b: &HolderView) -> bool {
+    a.site == b.site && a.epoch == b.epoch && a.protection == b.protection && a.valid == b.valid
+}
+
+/// Who holds a group, as far as this site can tell: itself by its certificate, another
+/// site by the votes that witnesses named.
+fn view(shell: &LeaseShell, plans: &Plans, status: &GroupStatus) -> Option<HolderView> {
+    let protection = plans.get(&status.group)?.plan().protection.into();
+    let now = clock::realtime_ns();
+    let time = |ns: u64| Time(Timestamp::from_nanosecond(i128::from(ns)).unwrap_or_default());
+    let observed_at = Some(time(now));
+    if let (Some(left_ms), Some(epoch)) = (status.left_ms, status.certified.or(status.epoch)) {
+        let valid_until = Some(time(now.saturating_add(left_ms.saturating_mul(1_000_000))));
+        let (site, epoch) = (shell.context.site.to_string(), epoch.to_string());
+        return Some(HolderView { site, epoch, protection, valid: left_ms > 0, valid_until, observed_at });
+    }
+    let vote = named(status, shell.context.charter.faulty_witnesses as usize)?;
+    let promised = |r: &Option<Refusal>| matches!(r, Some(Refusal::Promised | Refusal::NoTrigger));
+    let fresh = shell.context.charter.renewal_period().as_millis() * 4;
+    let holding = status.witnesses.values().filter(|w| promised(&w.refusal) && u128::from(w.heard_ms_ago) < fresh).count();
+    let valid = holding >= shell.context.charter.quorum();
+    let (site, epoch) = (vote.site.to_string(), vote.epoch.to_string());
+    Some(HolderView { site, epoch, protection, valid, valid_until: None, observed_at })
+}
+
+/// The highest vote that at least one honest witness named.
+pub(super) fn named(status: &GroupStatus, faulty: usize) -> Option<Vote> {
+    let mut votes: Vec<&Vote> = status.witnesses.values().filter_map(|w| w.vote.as_ref()).collect();
+    votes.sort_by_key(|v| std::cmp::Reverse(v.epoch));
+    let backed = |v: &&&Vote| votes.iter().filter(|other| **other == **v).count() > faulty;
+    votes.iter().find(backed).or(votes.get(faulty)).map(|v| (*v).clone())
+}

@@ -144,7 +144,7 @@ impl Federation {
         let paths = [self.program("regent-operator"), self.charter(), self.keys(name), site.kubeconfig()];
         let [program, charter, keys, kubeconfig] = paths.map(|path| path.display().to_string());
         let argv = [
-            &program, "witness", "--site", name, "--charter", &charter, "--keys", &keys, "--kubeconfig", &kubeconfig,
+            &program, "witness", "--install", "--site", name, "--charter", &charter, "--keys", &keys, "--kubeconfig", &kubeconfig,
             "--listen", &listen,
         ];
         let argv: Vec<String> = argv.iter().map(|a| (*a).to_owned()).collect();

@@ -30,6 +30,8 @@ mod record;
 mod recover;
 mod release;
 mod tag;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

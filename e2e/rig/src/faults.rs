@@ -159,7 +159,11 @@ impl Rig {
         };
         let pids: Vec<u32> = self.host.cgroups.pids(&plan.cgroup).into_iter().filter(is_it).collect();
         if pids.is_empty() {
-            return Err(self.unknown("program", program, format!("the processes of pod {pod_uid} are called otherwise")));
+            return Err(self.unknown(
+                "program",
+                program,
+                format!("the processes of pod {pod_uid} are called otherwise"),
+            ));
         }
         for pid in pids {
             signal(pid, Signal::KILL)?;

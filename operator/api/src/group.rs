@@ -149,12 +149,12 @@ pub struct FailoverGroupSpec {
     pub standbys: Vec<String>,
     /// How long after the end of home's last promise a standby may take over.
     #[serde(default = "default_takeover_after")]
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 16))]
     #[x_kube(validation = Rule::new("self.matches('^(0|([0-9]+([.][0-9]+)?(ms|s|m|h))+)$') && duration(self) <= duration('24h')").message("takeoverAfter must be a duration of at most 24h, such as 5s, 1m30s or 0s"))]
     pub takeover_after: String,
     /// How long a pause may last before the pods are stopped for good.
     #[serde(default = "default_thaw_limit")]
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 16))]
     #[x_kube(validation = Rule::new("self.matches('^(0|([0-9]+([.][0-9]+)?(ms|s|m|h))+)$') && duration(self) <= duration('1h')").message("thawLimit must be a duration of at most 1h, such as 8s"))]
     pub thaw_limit: String,
     /// What may start a takeover after a lapse.
@@ -165,7 +165,7 @@ pub struct FailoverGroupSpec {
     pub tier: Tier,
     /// The objective for the recovery time: takeovers are measured against it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 16))]
     #[x_kube(validation = Rule::new("self.matches('^([0-9]+([.][0-9]+)?(ms|s|m|h))+$') && duration(self) > duration('0s')").message("rto must be a duration above zero, such as 15s"))]
     pub rto: Option<String>,
     /// Where the group may run, ISO 3166-1 alpha-2; empty means anywhere.

@@ -28,11 +28,11 @@ pub mod takeover;
 
 pub use charter::{Charter, CharterSpec, CharterStatus};
 pub use gated::{GatedPods, GatedPodsSpec};
-pub use group::{FailoverGroup, FailoverGroupSpec, FailoverGroupStatus};
+pub use group::{FailoverGroup, FailoverGroupSpec, FailoverGroupStatus, Protection, StandbyState, WantedProtection};
 pub use lease::{ControlLease, ControlLeaseSpec, ControlLeaseStatus};
 pub use selector::Selector;
 pub use site::{Site, SiteSpec, SiteStatus};
-pub use takeover::{Takeover, TakeoverSpec, TakeoverStatus};
+pub use takeover::{Phase, Step, Takeover, TakeoverSpec, TakeoverStatus, TakeoverType};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;

@@ -62,7 +62,7 @@ impl Requirement {
         }
     }
 
-    fn to_query(&self) -> String {
+    fn to_label_selector(&self) -> String {
         let values = self.values.join(",");
         match self.operator {
             Operator::In => format!("{} in ({values})", self.key),
@@ -81,9 +81,9 @@ impl Selector {
     }
 
     /// The selector as the API server's `labelSelector` parameter.
-    pub fn to_query(&self) -> String {
+    pub fn to_label_selector(&self) -> String {
         let labels = self.match_labels.iter().map(|(k, v)| format!("{k}={v}"));
-        let others = self.match_expressions.iter().map(Requirement::to_query);
+        let others = self.match_expressions.iter().map(Requirement::to_label_selector);
         labels.chain(others).collect::<Vec<_>>().join(",")
     }
 }
@@ -117,7 +117,7 @@ mod tests {
         ];
         for (selector, matches, query) in cases {
             assert_eq!(selector.matches(&shop), matches, "{query}");
-            assert_eq!(selector.to_query(), query);
+            assert_eq!(selector.to_label_selector(), query);
         }
     }
 }

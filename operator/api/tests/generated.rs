@@ -1,0 +1,37 @@
+//! The chart's definitions are those of this crate.
+
+use std::fs;
+use std::path::Path;
+
+#[test]
+fn the_charts_definitions_are_the_generated_ones() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts/regent/crds");
+    let files = regent_api::crd_files().unwrap();
+    for (name, text) in &files {
+        let found = fs::read_to_string(dir.join(name)).unwrap_or_default();
+        assert!(&found == text, "charts/regent/crds/{name} differs from operator/api: run `make generate`");
+    }
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), files.len(), "a file in charts/regent/crds is nobody's");
+}
+
+#[test]
+fn every_kind_is_found_by_the_category_and_says_what_it_is() {
+    for crd in regent_api::crds() {
+        let name = crd.metadata.name.clone().unwrap();
+        assert_eq!(crd.spec.names.categories.as_deref(), Some(&["regent".to_owned()][..]), "{name}");
+        for version in &crd.spec.versions {
+            let schema = version.schema.as_ref().unwrap().open_api_v3_schema.as_ref().unwrap();
+            assert!(!schema.description.as_deref().unwrap_or("Auto").starts_with("Auto"), "{name}");
+            assert!(version.additional_printer_columns.as_ref().is_some_and(|c| !c.is_empty()), "{name}");
+        }
+    }
+}
+
+/// The API server warns of formats that it doesn't know, at every request.
+#[test]
+fn no_number_has_a_format_that_kubernetes_does_not_know() {
+    for (name, text) in regent_api::crd_files().unwrap() {
+        let unknown = text.lines().find(|l| l.contains("format: uint"));
+        assert_eq!(unknown, None, "{name}");
+    }
+}

@@ -123,6 +123,8 @@ pub(crate) fn start_controller_manager(host: &Host, plan: &SitePlan) -> Result<(
         format!("--cluster-signing-key-file={}", pki("ca.key")),
         "--leader-elect=false".into(),
         "--use-service-account-credentials".into(),
+        // It makes this folder, by default on the machine itself.
+        format!("--flex-volume-plugin-dir={}", plan.dir.join("flex-volumes").display()),
         "--kube-api-qps=200".into(),
         "--kube-api-burst=400".into(),
     ];

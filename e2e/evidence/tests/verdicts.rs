@@ -149,6 +149,15 @@ fn a_certificate_before_an_older_leases_end_is_a_reason() {
 }
 
 #[test]
+fn a_certificate_at_the_very_moment_of_an_older_leases_end_is_not_later_than_it() {
+    let mut made = cut();
+    let certificate = made.events.iter_mut().rfind(|e| e["event"] == "certificate").unwrap();
+    certificate["boot_ns"] = ns(5_000).into();
+    made.first("eligible")["boot_ns"] = ns(4_990).into();
+    fails_for(&made, &["france got its certificate of epoch 2.2 at +5.000 s, 0.000 ms before the lease"]);
+}
+
+#[test]
 fn a_lease_end_under_too_high_an_epoch_does_not_hide_behind_it() {
     let mut made = cut();
     made.first("lease_end")["epoch"] = "2.2".into();

@@ -150,10 +150,10 @@ pub struct Witness {
     site: SiteName,
     charter: Charter,
     start: u64,
-    started: Moment,
     waits_until: Option<Moment>,
     lead: Lead,
-    stale: bool,
+    /// Since when its state may be older than its answers (L8).
+    stale_since: Option<Moment>,
     recovery: Option<recover::Recovery>,
     tags: Tags,
     groups: BTreeMap<GroupKey, Group>,
@@ -206,10 +206,9 @@ impl Witness {
             site,
             charter,
             start,
-            started,
             waits_until,
             lead,
-            stale: how == Start::Stale,
+            stale_since: (how == Start::Stale).then_some(started),
             recovery: None,
             tags,
             groups: BTreeMap::new(),
@@ -275,8 +274,8 @@ impl Witness {
     /// L8: says that the state may be older than what was answered from it, for example
     /// because an operator restored it.
     pub fn turn_stale(&mut self, now: Moment, cause: StaleCause) {
-        if !self.stale {
-            self.stale = true;
+        if self.stale_since.is_none() {
+            self.stale_since = Some(now);
             self.notices.push(now, WitnessEvent::Stale(cause));
         }
     }
@@ -290,6 +289,10 @@ impl Witness {
     /// [`Self::reload`].
     pub fn unsettled(&self) -> BTreeSet<GroupKey> {
         self.groups.iter().filter(|(_, g)| g.is_unsettled()).map(|(k, _)| k.clone()).collect()
+    }
+
+    fn is_stale(&self) -> bool {
+        self.stale_since.is_some()
     }
 
     /// Whether it still waits after a start or a change of lead (L7, L9).

@@ -35,9 +35,8 @@ impl Witness {
         let group = self.groups.get(key).ok_or(Refusal::UnknownGroup)?;
         let plan = group.plan.as_ref().ok_or(Refusal::UnknownGroup)?;
         self.may_claim(plan, claim.site, claim.entry.state)?;
-        if self.stale {
-            let until = self.started.after(self.charter.lease_duration());
-            let until = (!until.passed_for_waiting(claim.now)).then_some(until);
+        if let Some(due) = self.recovery_due() {
+            let until = (!due.passed_for_waiting(claim.now)).then_some(due);
             return Err(No { reason: Refusal::Stale, until });
         }
         if group.is_busy() {
@@ -50,7 +49,7 @@ impl Witness {
             (claim.entry.epoch.term > group.highest_term()).then(|| Refusal::TermLeap.into()),
             self.without_trigger(group, claim),
             self.behind_another(group, plan, claim),
-            self.interlocked(group, claim),
+            self.interlocked(group, key, claim.site, claim.now),
         ];
         let Some(first) = blocks.iter().flatten().next().copied() else {
             return Ok(());
@@ -90,9 +89,7 @@ impl Witness {
         if claim.site == group.incumbent(&claim.entry.group) || group.is_retired() {
             return None;
         }
-        // A new group's first vote is home's. A group of which a certificate was shown is
-        // not new: this witness only missed its beginning.
-        if group.record.vote.is_none() && group.record.certified.is_none() {
+        if group.is_new() {
             return refused(None);
         }
         let lapses = group.lapses_at(&self.charter);
@@ -109,11 +106,13 @@ impl Witness {
         {
             return if &favoured.site == claim.site { None } else { refused(favoured.until) };
         }
-        let lapsed = group.lapses_at(&self.charter).passed_for_waiting(now);
-        let incumbent = group.incumbent(&claim.entry.group);
+        // Nobody but home can get a new group, so nobody stands in its way.
+        let proven = group.is_new() || !group.lapses_at(&self.charter).passed_for_waiting(now);
+        let key = &claim.entry.group;
+        let first = Some(group.incumbent(key)).filter(|_| proven && !group.is_retired());
         // What orders claimants: the proven incumbent before rank 0.
         let place = |site: &SiteName| match plan.rank(site) {
-            Some(_) if site == incumbent && !lapsed && !group.is_retired() => Some(0),
+            Some(_) if first == Some(site) => Some(0),
             rank => rank.map(|r| r + 1),
         };
         let own = place(claim.site)?;
@@ -123,23 +122,24 @@ impl Witness {
                 && !group.retires(asked.epoch)
                 && self.may_claim(plan, site, plan.plan().protection).is_ok()
                 && place(site).is_some_and(|p| p < own)
+                // One that a brake holds can't get the group: it must not keep the holder from it.
+                && self.interlocked(group, key, site, now).is_none()
         });
         let ends = better.map(|(_, asked)| asked.at.after(span));
         ends.filter(|end| !end.passed_for_waiting(now)).reduce(Moment::max).and_then(refused)
     }
 
     /// L4.8 with L14: too many certified changes of holder within the hour.
-    fn interlocked(&self, group: &Group, claim: Claim<'_>) -> Option<No> {
-        let key = &claim.entry.group;
+    fn interlocked(&self, group: &Group, key: &GroupKey, site: &SiteName, now: Moment) -> Option<No> {
         let holder = group.record.certified.as_ref().map_or_else(|| group.incumbent(key), |c| &c.site);
         // The brake is for changes: it never stops who has the group, by vote or by certificate.
-        if claim.site == holder || claim.site == group.incumbent(key) {
+        if site == holder || site == group.incumbent(key) {
             return None;
         }
         let limits = self.charter.interlock;
-        let of_group = group.brake.holds_until(limits.changes_per_group_hour, claim.now);
+        let of_group = group.brake.holds_until(limits.changes_per_group_hour, now);
         let party = self.charter.site(&key.home).and_then(|s| self.parties.get(&s.party));
-        let of_party = party.and_then(|b| b.holds_until(limits.changes_per_party_hour, claim.now));
+        let of_party = party.and_then(|b| b.holds_until(limits.changes_per_party_hour, now));
         let until = [of_group, of_party].into_iter().flatten().reduce(Moment::max)?;
         Some(No { reason: Refusal::Interlock, until: Some(until) })
     }

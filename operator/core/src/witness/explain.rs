@@ -104,7 +104,7 @@ impl Witness {
             witness: self.site.clone(),
             start: self.start,
             leads: self.leads(now),
-            stale: self.stale,
+            stale: self.is_stale(),
             waits_ms: self.waits(now).map_or(0, |until| ceil_ms(until, now)),
             groups: self.explain(now),
         }

@@ -168,6 +168,12 @@ impl Group {
         known.map_or(&key.home, |vote| &vote.site)
     }
 
+    /// Whether nobody ever held it, for all this witness knows. Its first vote is home's
+    /// (L4.6). Where a certificate was shown this witness only missed the beginning.
+    pub(super) fn is_new(&self) -> bool {
+        self.record.vote.is_none() && self.record.certified.is_none()
+    }
+
     /// When L5 becomes true: `D + W + 2P` after the newest proof.
     pub(super) fn lapses_at(&self, charter: &Charter) -> Moment {
         let w = self.plan.as_ref().map_or(Duration::ZERO, |p| p.plan().takeover_after());
@@ -225,10 +231,15 @@ impl Group {
         self.record.clone()
     }
 
-    /// The end of that write.
-    pub(super) fn settle(&mut self, written: bool) {
+    /// The end of the write with that number. Returns whether what was written is what
+    /// the group still rests on: a recovery in between has replaced it.
+    pub(super) fn settle(&mut self, writes: u64, written: bool) -> bool {
+        if !self.is_pending() || self.record.writes != writes {
+            return false;
+        }
         let existed = self.was_persisted();
         self.disk = if written { Disk::Written } else { Disk::Unsettled { existed } };
+        written
     }
 
     pub(super) fn is_pending(&self) -> bool {

@@ -165,11 +165,11 @@ impl Witness {
         };
         let mut dirty = BTreeSet::new();
         // A stale witness must not write over what it may have forgotten (L8).
-        if !self.stale {
+        if !self.is_stale() {
             (receipt.offered, dirty) = self.take_plans(&submission.plans, received, &mut receipt.ignored);
             receipt.ignored.extend(self.take_proof(submission, received, wall_s).err());
         }
-        if self.stale {
+        if self.is_stale() {
             dirty.clear();
         }
         self.answer(&request, submission, &mut receipt, &mut dirty);
@@ -195,7 +195,7 @@ impl Witness {
                 let waits = request.ask == Ask::Grant || request.ask == Ask::Query { in_line: true };
                 for entry in &submission.entries {
                     let claim = Claim { site: &request.site, entry, now };
-                    if waits && !self.stale {
+                    if waits && !self.is_stale() {
                         self.stand_in_line(claim);
                     }
                     let verdict = self.decide(claim);
@@ -246,11 +246,11 @@ impl Witness {
     pub fn conclude(&mut self, receipt: Receipt, failed: &[GroupKey]) -> Grant {
         let Receipt { persists, site, request, received, promises, query, answers, offered, .. } = receipt;
         let failed: BTreeSet<&GroupKey> = failed.iter().collect();
-        let written: BTreeSet<&GroupKey> = persists.iter().map(|(key, _)| key).collect();
-        for key in &written {
-            if let Some(group) = self.groups.get_mut(key) {
-                group.settle(!failed.contains(key));
-            }
+        let mut written: BTreeMap<GroupKey, bool> = BTreeMap::new();
+        for (key, record) in persists {
+            let group = self.groups.get_mut(&key);
+            let rests = group.is_some_and(|g| g.settle(record.writes, !failed.contains(&key)));
+            written.insert(key, rests);
         }
         let until = received.after(self.charter.lease_duration());
         let mut grant = Grant {
@@ -263,11 +263,15 @@ impl Witness {
             tag: self.tags.issue(received),
         };
         for (key, verdict) in answers {
-            let lost = written.contains(&key) && failed.contains(&key);
-            let verdict = if lost { verdict.and(Err(Refusal::NotPersisted.into())) } else { verdict };
+            let verdict = match (verdict, written.get(&key)) {
+                (Ok(()), Some(false)) => Err(Refusal::NotPersisted.into()),
+                // It found out while it wrote.
+                (Ok(()), _) if self.is_stale() => Err(Refusal::Stale.into()),
+                (verdict, _) => verdict,
+            };
             if verdict.is_ok()
                 && promises
-                && written.contains(&key)
+                && written.contains_key(&key)
                 && let Some(group) = self.groups.get_mut(&key)
             {
                 group.promise_to(&site, until);

@@ -1,7 +1,7 @@
 //! L8: a witness whose state may be older than its answers reads it from others.
 //!
-//! It grants nothing for D after its start, and reads only *then*: an earlier reading
-//! would miss grants in flight. Every report answers a nonce that was made after the
+//! It grants nothing for D after its start, or after it found out, and reads only *then*:
+//! an earlier reading would miss grants in flight, and its own promises still run. Every report answers a nonce that was made after the
 //! wait, so that an old one can't be taken for it.
 
 use std::collections::BTreeMap;
@@ -101,7 +101,7 @@ impl Witness {
         StateReport {
             witness: self.site.clone(),
             nonce,
-            stale: self.stale,
+            stale: self.is_stale(),
             groups: self.groups.iter().map(state).collect(),
             proofs: self.shown.values().cloned().collect(),
         }
@@ -109,7 +109,7 @@ impl Witness {
 
     /// Whether it needs to recover, and from when on it may begin to.
     pub fn recovery_due(&self) -> Option<Moment> {
-        self.stale.then(|| self.started.after(self.charter.lease_duration()))
+        self.stale_since.map(|since| since.after(self.charter.lease_duration()))
     }
 
     /// Begins to read: the others are asked for their [`Self::report`] of this nonce,
@@ -131,7 +131,7 @@ impl Witness {
         reports: &[Envelope],
         wall_s: Option<u64>,
     ) -> Result<Vec<(GroupKey, Record)>, RecoverError> {
-        let begun = self.recovery.as_ref().filter(|_| self.stale);
+        let begun = self.recovery.as_ref().filter(|_| self.is_stale());
         let nonce = begun.ok_or_else(|| RecoverError::NotBegun(self.site.clone()))?.nonce;
         let mut sound: BTreeMap<SiteName, StateReport> = BTreeMap::new();
         for report in reports.iter().filter_map(|e| self.sound_report(e, &nonce)) {
@@ -166,7 +166,7 @@ impl Witness {
     /// Incumbents count as proven now. Returns whether it is sound again.
     pub fn conclude_recovery(&mut self, now: Moment, failed: &[GroupKey], wall_s: Option<u64>) -> bool {
         let Some(records) = self.recovery.take().and_then(|r| r.records) else {
-            return !self.stale;
+            return !self.is_stale();
         };
         if !failed.is_empty() {
             return false;
@@ -176,7 +176,7 @@ impl Witness {
         for (key, record) in records {
             self.load(now, key, record, wall_s);
         }
-        self.stale = false;
+        self.stale_since = None;
         true
     }
 

@@ -57,7 +57,7 @@ impl Witness {
     }
 
     fn owns(&self, site: &SiteName, key: &GroupKey, epoch: Epoch) -> Result<(), Refusal> {
-        if self.stale {
+        if self.is_stale() {
             return Err(Refusal::Stale);
         }
         let group = self.groups.get(key).ok_or(Refusal::UnknownGroup)?;

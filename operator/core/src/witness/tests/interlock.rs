@@ -60,6 +60,17 @@ fn a_brake_never_stops_the_holder_nor_its_own_higher_epoch() {
 }
 
 #[test]
+fn a_claimant_that_a_brake_holds_does_not_keep_the_last_holder_from_the_group() {
+    let mut bench = limited(1, 50);
+    hand_over(&mut bench, ("ireland", "1.1"), "german", START + 10);
+    certified(&mut bench, "german", "2.3", START + 10);
+    // German pauses for longer than a lapse; French, of better rank, waits and is held.
+    let late = START + 2 * LAPSE;
+    assert!(matches!(bench.query("french", "3.2", late), Err((Refusal::Interlock, Some(_)))));
+    assert_eq!(bench.ask("german", "2.3", late), Ok(()));
+}
+
+#[test]
 fn what_is_granted_without_a_certificate_counts_for_nothing() {
     let mut bench = limited(1, 1);
     let mut t = START + LAPSE;

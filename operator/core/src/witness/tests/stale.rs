@@ -266,6 +266,35 @@ fn an_operator_may_say_that_the_state_was_restored() {
     let mut bench = Bench::held();
     bench.witness.turn_stale(at(START + P), StaleCause::SaidSo);
     assert_eq!(bench.ask("ireland", "1.1", START + P), Err(Refusal::Stale));
+    // Its own promise to home runs on: it reads when that has ended.
+    assert_eq!(bench.witness.recovery_due(), Some(at(START + P + D)));
+}
+
+#[test]
+fn what_was_being_written_when_it_found_out_is_not_granted() {
+    let mut bench = Bench::held();
+    let ask = bench.submission("french", Ask::Grant, &[entry("2.2")]);
+    let receipt = bench.witness.receive(at(START + LAPSE), &ask, None).unwrap();
+    bench.witness.turn_stale(at(START + LAPSE), StaleCause::SaidSo);
+    let grant = bench.witness.conclude(receipt, &[]);
+    assert_eq!(grant.exception(&shop()).unwrap().reason, Refusal::Stale);
+}
+
+#[test]
+fn a_write_that_ends_after_the_recovery_settles_nothing() {
+    let mut bench = Bench::held();
+    let ask = bench.submission("french", Ask::Grant, &[entry("2.2")]);
+    let receipt = bench.witness.receive(at(START + LAPSE), &ask, None).unwrap();
+    bench.witness.turn_stale(at(START + LAPSE), StaleCause::SaidSo);
+    let due = START + LAPSE + D;
+    bench.witness.begin_recovery(at(due), nonce()).unwrap();
+    let reports: Vec<Envelope> = others(&[state(vote("german", "3.3"), None)]).iter().map(sign).collect();
+    bench.witness.recover(&reports, None).unwrap();
+    assert!(bench.witness.conclude_recovery(at(due), &[], None));
+    let grant = bench.witness.conclude(receipt, &[]);
+    assert_eq!(grant.exception(&shop()).unwrap().reason, Refusal::NotPersisted);
+    assert_eq!(bench.witness.explain_group(&shop(), at(due)).unwrap().promise, None);
+    assert_eq!(bench.ask("german", "3.3", due), Ok(()));
 }
 
 #[test]

@@ -1,0 +1,127 @@
+//! Two sites over real API servers: home holds, is lost, is overtaken, comes back, and
+//! gets its group by a planned move.
+
+mod common;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use common::{Clusters, federation, free_address, until};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use regent_api::group::FailoverGroupSpec;
+use regent_api::takeover::{Phase, TakeoverType};
+use regent_api::{ControlLease, FailoverGroup, Takeover, TakeoverSpec};
+use regent_controller::app::{Pod, run_site};
+use regent_controller::context::Context;
+use regent_controller::federation::client::Peers;
+use regent_controller::objects::ControlLeases;
+use regent_controller::plans::Plans;
+use regent_controller::witness;
+use regent_core::plan::{Plan, Protection, Trigger};
+use regent_shell::tls::install_provider;
+use tokio_util::sync::CancellationToken;
+
+const GROUP: &str = "home/shop";
+const LEASE_MS: u64 = 2000;
+
+fn plan() -> Plan {
+    Plan {
+        group: GROUP.parse().unwrap(),
+        version: 0,
+        standbys: vec!["partner".parse().unwrap()],
+        protection: Protection::Protected,
+        takeover_after_ms: 0,
+        thaw_limit_ms: 8000,
+        trigger: Trigger::Automatic,
+        countries: vec![],
+    }
+}
+
+fn operate(context: &Context, client: kube::Client, federation: SocketAddr) -> CancellationToken {
+    let stop = CancellationToken::new();
+    let pod = Pod {
+        name: format!("{}-0", context.site),
+        ip: federation.ip(),
+        federation,
+        hub: free_address(),
+        views: free_address(),
+    };
+    let (context, stopped) = (context.clone(), stop.clone());
+    tokio::spawn(async move { run_site(context, client, pod, stopped).await.unwrap() });
+    stop
+}
+
+/// The partner holds copies of the group: what its mirror would say.
+async fn armed(client: &kube::Client) {
+    let api: Api<FailoverGroup> = Api::all(client.clone());
+    let spec: FailoverGroupSpec = serde_json::from_value(serde_json::json!({
+        "home": "home", "namespaces": ["shop"], "standbys": ["partner"],
+    }))
+    .unwrap();
+    let group = FailoverGroup::new("home.shop", spec);
+    api.create(&PostParams::default(), &group).await.unwrap();
+    let status = serde_json::json!({ "status": { "standbys": [{ "site": "partner", "state": "Armed" }] } });
+    api.patch_status("home.shop", &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+}
+
+async fn holder(client: &kube::Client) -> Option<(String, String)> {
+    let api: Api<ControlLease> = Api::all(client.clone());
+    let holder = api.get("home.shop").await.ok()?.status?.holder?;
+    Some((holder.site, holder.epoch))
+}
+
+async fn held_by(client: &kube::Client, site: &str, epoch: &str) {
+    until(&format!("{site} holds under {epoch}"), || async {
+        (holder(client).await? == (site.to_owned(), epoch.to_owned())).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_home_is_overtaken_and_gets_its_group_back_by_a_planned_move() {
+    install_provider();
+    let clusters = Clusters::start(2).await;
+    let (at_home, at_partner) = (clusters.client(0), clusters.client(1));
+    let addresses = [free_address(), free_address()];
+    let contexts = federation(&[("home", addresses[0]), ("partner", addresses[1])], &["partner"], LEASE_MS);
+    witness::install(&at_partner).await.unwrap();
+    armed(&at_partner).await;
+
+    let home = operate(&contexts[0], at_home.clone(), addresses[0]);
+    let partner = operate(&contexts[1], at_partner.clone(), addresses[1]);
+    let plans = Plans::new(Arc::new(contexts[0].clone()), ControlLeases::new(at_home.clone()));
+    let peers = Peers::new(&contexts[0]).unwrap();
+    until("a countersigned plan", || async {
+        plans.register(plan(), &peers).await.ok()?;
+        plans.get(&GROUP.parse().unwrap()).filter(|p| !p.countersigned().is_empty())
+    })
+    .await;
+    held_by(&at_home, "home", "1.1").await;
+    held_by(&at_partner, "home", "1.1").await;
+
+    home.cancel();
+    held_by(&at_partner, "partner", "2.2").await;
+
+    let home = operate(&contexts[0], at_home.clone(), addresses[0]);
+    held_by(&at_home, "partner", "2.2").await;
+
+    let takeovers: Api<Takeover> = Api::all(at_partner.clone());
+    let spec = TakeoverSpec {
+        group: GROUP.into(),
+        to: "home".into(),
+        kind: TakeoverType::Planned,
+        reason: None,
+        approve: false,
+    };
+    takeovers.create(&PostParams::default(), &Takeover::new("back", spec)).await.unwrap();
+    held_by(&at_home, "home", "3.1").await;
+    let done = until("a complete takeover", || async {
+        takeovers.get("back").await.ok()?.status.filter(|s| s.phase == Phase::Complete)
+    })
+    .await;
+    assert_eq!((done.old_epoch.as_deref(), done.epoch.as_deref()), (Some("2.2"), Some("3.1")));
+    let lease = Api::<ControlLease>::all(at_partner).get("home.shop").await.unwrap().status.unwrap();
+    assert!(!lease.nodes_closed, "the list of nodes opens again");
+    home.cancel();
+    partner.cancel();
+}

@@ -21,12 +21,18 @@ const SITE_LIFE: Duration = Duration::from_secs(730 * 24 * 3600);
 const NODE_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A certificate and its private key, in PEM.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct NewCa {
     /// The certificate.
     pub certificate_pem: String,
     /// The key (PKCS #8).
     pub key_pem: String,
+}
+
+impl std::fmt::Debug for NewCa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewCa").finish_non_exhaustive()
+    }
 }
 
 /// Valid from a day ago (wall clocks may differ, I8) for `life` from now.

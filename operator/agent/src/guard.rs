@@ -1,0 +1,120 @@
+//! The guard beside the agent, over a Unix socket.
+
+use std::path::Path;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use regent_proto::v1;
+use regent_proto::v1::guard_client::GuardClient;
+use regent_shell::retry::RetryPolicy;
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Code, Status};
+
+/// A guard answers in milliseconds; it is back within 100 ms when it was killed.
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+const FIRST_RETRY: Duration = Duration::from_millis(20);
+const LONGEST_RETRY: Duration = Duration::from_millis(250);
+
+/// The guard, as the agent knows it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct GuardView {
+    /// Whether it made the last nonce that was due.
+    pub alive: bool,
+    /// What it last said of its pods.
+    pub state: v1::GuardState,
+}
+
+/// Calls to the guard. Clones share one connection, which is made again when it is lost.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    client: GuardClient<Channel>,
+}
+
+fn timed<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(CALL_TIMEOUT);
+    request
+}
+
+impl Guard {
+    /// The guard at a socket. Connects with the first call.
+    pub fn at(socket: &Path) -> Self {
+        let socket = socket.to_owned();
+        // The address is a formality: the connector decides.
+        let endpoint = Endpoint::from_static("http://guard.invalid");
+        let channel = endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+            let socket = socket.clone();
+            async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+        }));
+        Self { client: GuardClient::new(channel) }
+    }
+
+    /// A fresh nonce: 32 bytes.
+    pub async fn nonce(&self) -> Result<[u8; 32], Status> {
+        let nonce = self.client.clone().new_nonce(timed(v1::NewNonceRequest {})).await?.into_inner().nonce;
+        let len = nonce.len();
+        nonce.try_into().map_err(|_| Status::internal(format!("the guard's nonce has {len} bytes where 32 are due")))
+    }
+
+    /// Shows a certificate.
+    pub async fn certify(&self, certificate: v1::NodeCertificate) -> Result<v1::CertifyResponse, Status> {
+        Ok(self.client.clone().certify(timed(certificate)).await?.into_inner())
+    }
+
+    /// Passes an instruction on. A retirement is confirmed only when all is dead, so this
+    /// has no time-out. An error means that the guard can't be asked; what it refuses is
+    /// a confirmation with its reason.
+    pub async fn instruct(&self, instruction: v1::Instruction) -> Result<v1::Confirmation, Status> {
+        let asked = confirmation_of(&instruction);
+        match self.client.clone().instruct(instruction).await {
+            Ok(confirmation) => Ok(confirmation.into_inner()),
+            Err(status) if status.code() == Code::InvalidArgument => {
+                Ok(v1::Confirmation { error: status.message().to_owned(), ..asked })
+            }
+            Err(status) => Err(status),
+        }
+    }
+
+    /// Follows the guard's pods for ever.
+    pub async fn follow(&self, view: &watch::Sender<GuardView>, seed: u64) {
+        let mut retry = RetryPolicy::new(FIRST_RETRY, LONGEST_RETRY, seed);
+        loop {
+            match self.client.clone().watch(v1::WatchRequest {}).await {
+                Ok(states) => {
+                    let mut states = states.into_inner();
+                    while let Ok(Some(state)) = states.message().await {
+                        retry.reset();
+                        set(view, |v| &mut v.state, state);
+                    }
+                }
+                Err(status) => tracing::debug!(%status, "the guard can't be asked for its pods"),
+            }
+            retry.wait().await;
+        }
+    }
+}
+
+/// Sets one field, and wakes those who watch if that changed anything.
+pub(crate) fn set<T: PartialEq>(view: &watch::Sender<GuardView>, field: impl Fn(&mut GuardView) -> &mut T, to: T) {
+    view.send_if_modified(|v| {
+        let field = field(v);
+        let changed = *field != to;
+        *field = to;
+        changed
+    });
+}
+
+/// What a confirmation of this instruction repeats.
+fn confirmation_of(instruction: &v1::Instruction) -> v1::Confirmation {
+    use v1::instruction::What;
+    let (word, epoch) = match &instruction.what {
+        Some(What::Listed(_)) => ("Listed", String::new()),
+        Some(What::Protect(_)) => ("Protect", String::new()),
+        Some(What::Retire(retire)) => ("Retire", retire.epoch.clone()),
+        Some(What::Configure(_)) => ("Configure", String::new()),
+        None => ("", String::new()),
+    };
+    v1::Confirmation { group: instruction.group.clone(), instruction: word.to_owned(), epoch, error: String::new() }
+}

@@ -19,6 +19,8 @@
 pub mod charter;
 pub mod contender;
 pub mod event;
+#[cfg(test)]
+mod fixture;
 pub mod guard;
 pub mod ids;
 pub mod merkle;

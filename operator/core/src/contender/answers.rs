@@ -78,6 +78,10 @@ impl Contender {
                 again.get_or_insert(now.after(AFTER_BUSY * 2u32.saturating_pow(*busy)));
                 *busy = busy.saturating_add(1);
             }
+            // The others' word came when the q-th had begun the attempt.
+            Role::Attempting { yes, .. } if !binding && refusal.is_none() => {
+                yes.insert(witness.clone());
+            }
             _ => {}
         }
         self.climb(now, witness, answer, word, granted);

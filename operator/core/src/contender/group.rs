@@ -174,6 +174,8 @@ impl Group {
     /// The epoch that is asked for in requests, if any is.
     pub(super) fn asked(&self) -> Option<Epoch> {
         match &self.role {
+            // Left to the other replica for a moment (see `Contender::set_stagger`).
+            Role::Attempting { again: Some(_), busy: 0, .. } => None,
             Role::Attempting { epoch, .. } | Role::Holder { epoch, .. } => Some(*epoch),
             Role::Releasing { release, .. } if !release.is_final() => Some(release.epoch),
             Role::Releasing { .. } | Role::Idle(_) | Role::Candidate { .. } | Role::Silent { .. } => None,
@@ -213,10 +215,13 @@ impl Group {
         ready.get(q.saturating_sub(1)).copied().filter(|at| at.boot_ns > asked.boot_ns)
     }
 
-    /// Whether a witness refused the epoch for a higher vote or as retired.
+    /// Whether a witness that refused the epoch has a higher vote, or has retired it. Its vote
+    /// counts and not its reason: one that has promised the group away names that first, and
+    /// two sites that each go on asking at a minority would hold each other up for ever.
     pub(super) fn overtaken(&self, epoch: Epoch) -> bool {
-        let gone = |v: &View| v.epoch == epoch && matches!(v.refusal, Some(Refusal::HigherVote | Refusal::Retired));
-        self.views.values().any(gone)
+        self.views.iter().filter(|(_, v)| v.epoch == epoch && v.refusal.is_some()).any(|(witness, v)| {
+            v.refusal == Some(Refusal::Retired) || self.votes.of(witness).is_some_and(|vote| vote.epoch > epoch)
+        })
     }
 
     /// Whether a witness refused the epoch for a higher vote.

@@ -65,6 +65,11 @@ impl ObjectError {
         self.code() == Some(404)
     }
 
+    /// Whether the operator has no right to it.
+    pub fn is_forbidden(&self) -> bool {
+        self.code() == Some(403)
+    }
+
     fn code(&self) -> Option<u16> {
         match self {
             Self::Api { error, .. } => match &**error {

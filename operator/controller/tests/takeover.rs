@@ -1,6 +1,8 @@
 //! Two sites over real API servers: home holds, is lost, is overtaken, comes back, and
 //! gets its group by a planned move.
 
+#![allow(clippy::unwrap_used)] // A helper that fails fails its test.
+
 mod common;
 
 use std::net::SocketAddr;

@@ -240,9 +240,11 @@ impl Takeovers {
         let standbys = object.and_then(|o| o.status.as_ref()).map(|s| s.standbys.as_slice()).unwrap_or_default();
         match standbys.iter().find(|s| s.site == to.as_str()) {
             Some(s) if s.state == StandbyState::Holding => Next::Reached(Phase::Complete, None),
-            // Home is no standby of its own: it says nothing of itself here.
-            None if to == &group.home => Next::Reached(Phase::Complete, None),
-            _ => Next::Stay,
+            // Home is no standby of its own, and standbys report to home alone: of these
+            // nothing more than the certificate can be learnt here.
+            None => Next::Reached(Phase::Complete, None),
+            Some(s) if s.state == StandbyState::Unknown => Next::Reached(Phase::Complete, None),
+            Some(_) => Next::Stay,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Shows the charter and the matrix of who sees whom as objects.
+//! Shows the matrix of who sees whom as `Site` objects.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,7 +7,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
-use regent_api::site::{Sight as SightStatus, SiteRole};
+use regent_api::condition;
+use regent_api::site::{REACHABLE, Sight as SightStatus, SiteRole};
 use regent_api::{FIELD_MANAGER, Site, SiteSpec, SiteStatus};
 use regent_core::charter::SiteEntry;
 use regent_core::ids::SiteName;
@@ -100,6 +101,18 @@ fn status(context: &Context, entry: &SiteEntry, view: Option<&SiteView>, roles: 
         phi: (s.phi * 100.0).round() / 100.0,
         since: since(s.since),
     });
+    let mut conditions = Vec::new();
+    if entry.name != context.site {
+        let own = view.and_then(|v| v.seen_by.get(&context.site));
+        let alive = own.is_some_and(|s| s.alive);
+        let (reason, message) = if alive {
+            ("Heard", "its operator answers heartbeats")
+        } else {
+            ("Silent", "its operator answers no heartbeat: see who else sees it in observedBy")
+        };
+        let transition = own.map_or_else(|| since(Duration::ZERO), |s| since(s.since));
+        condition::set(&mut conditions, REACHABLE, alive.into(), reason, message, None, transition.0);
+    }
     SiteStatus {
         country: Some(entry.country.clone()),
         party: Some(entry.party.to_string()),
@@ -108,7 +121,7 @@ fn status(context: &Context, entry: &SiteEntry, view: Option<&SiteView>, roles: 
         addresses: entry.addresses.clone(),
         api_ready: view.and_then(|v| v.api_ready),
         observed_by: seen.collect(),
-        ..SiteStatus::default()
+        conditions,
     }
 }
 

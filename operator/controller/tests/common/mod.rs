@@ -49,7 +49,7 @@ impl Drop for Process {
 /// The API servers of some sites.
 pub struct Clusters {
     // Dropped in this order: an API server hangs if its etcd goes first.
-    servers: Vec<Process>,
+    _servers: Vec<Process>,
     _etcd: Process,
     ports: Vec<u16>,
     _dir: tempfile::TempDir,
@@ -106,8 +106,8 @@ impl Clusters {
                 path(&format!("apiserver-{i}.log")),
             )
         });
-        let servers = servers.collect();
-        let clusters = Self { servers, _etcd: etcd, ports, _dir: dir };
+        let _servers = servers.collect();
+        let clusters = Self { _servers, _etcd: etcd, ports, _dir: dir };
         for i in 0..n {
             clusters.prepare(i).await;
         }
@@ -120,12 +120,6 @@ impl Clusters {
         config.accept_invalid_certs = true;
         config.auth_info = AuthInfo { token: Some(TOKEN.to_owned().into()), ..AuthInfo::default() };
         kube::Client::try_from(config).unwrap()
-    }
-
-    /// Kills one API server.
-    pub fn kill(&mut self, i: usize) {
-        self.servers[i].0.kill().unwrap();
-        self.servers[i].0.wait().unwrap();
     }
 
     async fn prepare(&self, i: usize) {

@@ -59,11 +59,11 @@ impl Node {
         self.add(effects);
     }
 
-    /// Listens at the gates of all journaled pods again. A volume that is gone by now is
-    /// the kubelet's to take away.
-    pub fn reopen(&mut self, volumes: &Volumes) {
+    /// Listens at the gates of all journaled pods again. One that can't be, because its
+    /// volume is gone, is the kubelet's to publish or to take away.
+    pub fn reopen(&mut self) {
         for (uid, volume) in &self.volumes {
-            let opened = volumes.publish(&volume.target).map_err(|e| e.to_string());
+            let opened = Volumes::listen(&volume.target).map_err(|e| e.to_string());
             if let Err(error) = opened.and_then(|l| self.gates.listen(uid, l).map_err(|e| e.to_string())) {
                 tracing::error!(pod = uid.0, error, "a gate can't be answered");
             }

@@ -298,7 +298,7 @@ impl Running {
     fn open(&mut self, failures: &mpsc::Sender<ServeError>) -> Result<(), ServeError> {
         let options = &self.options;
         let volumes = Volumes::new(&options.kubelet_dir, gate_program(options)?);
-        self.node.reopen(&volumes);
+        self.node.reopen();
 
         let agent = Agent { inputs: self.inputs.clone(), states: self.states.clone() };
         let (dir, name) = split(&options.agent_socket)?;

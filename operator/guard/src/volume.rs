@@ -79,6 +79,11 @@ impl Volumes {
         fs::create_dir_all(target).map_err(fail(target, "making the folder"))?;
         fs::set_permissions(target, Permissions::from_mode(0o755)).map_err(fail(target, "setting its mode"))?;
         self.copy_program(target).map_err(fail(target, "copying regent-gate into it"))?;
+        Self::listen(target)
+    }
+
+    /// Listens on the socket of a volume that is there.
+    pub fn listen(target: &Path) -> Result<UnixListener, VolumeError> {
         listen_in(target, SOCKET, 0o666).map_err(fail(target, "listening on its gate.sock"))
     }
 

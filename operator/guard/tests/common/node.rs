@@ -244,12 +244,19 @@ fn remove(dir: &Path) -> io::Result<()> {
 impl TestPod {
     /// Starts the pod's container as a kubelet would: the gate, then the workload.
     pub fn start(&mut self) {
+        let own = std::env::current_exe().unwrap().display().to_string();
+        self.start_program(&[&own, "--ignored", "--exact", "workload"]);
+    }
+
+    /// The same, with another workload.
+    pub fn start_program(&mut self, program: &[&str]) {
         let container = self.cgroup.join(format!("container-{}", self.containers.len()));
         fs::create_dir_all(&container).unwrap();
-        let script = r#"echo $$ > "$0/cgroup.procs" && "$1/regent-gate" wait && exec "$2" --ignored --exact workload"#;
+        let script = r#"echo $$ > "$0/cgroup.procs" && gate="$1/regent-gate" && shift && "$gate" wait && exec "$@""#;
         let child = Command::new("sh")
             .args(["-c", script])
-            .args([&container, &self.target, &std::env::current_exe().unwrap()])
+            .args([&container, &self.target])
+            .args(program)
             .env("WORKLOAD_JOURNAL", &self.journal)
             .stdout(Stdio::null())
             .spawn()

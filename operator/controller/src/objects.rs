@@ -70,6 +70,11 @@ impl ObjectError {
         self.code() == Some(403)
     }
 
+    /// Whether the API server refuses what it was sent.
+    pub fn is_invalid(&self) -> bool {
+        self.code() == Some(422)
+    }
+
     fn code(&self) -> Option<u16> {
         match self {
             Self::Api { error, .. } => match &**error {

@@ -56,6 +56,13 @@ impl LeaseShell {
     }
 }
 
+impl LeaseShell {
+    /// Whether a holder has released the group to this site of late.
+    pub(super) fn was_handed_over(&self, group: &GroupKey) -> bool {
+        self.handed_over.contains(group)
+    }
+}
+
 /// Keeps the contender's groups current, until cancelled.
 pub async fn follow_inputs(
     shell: Arc<LeaseShell>,

@@ -16,6 +16,7 @@ mod inputs;
 mod nodes;
 mod outbox;
 mod publish;
+mod record;
 mod release;
 mod takeover;
 
@@ -50,6 +51,8 @@ use outbox::{Lane, Outbox};
 const ROUNDS: usize = 64;
 /// How long the replica that doesn't lead leaves acquiring to the one that does.
 const STAGGER: Duration = Duration::from_millis(50);
+/// Between two looks at the core's deadlines.
+const SHORTEST: Duration = Duration::from_millis(1);
 /// Facts that a slow listener may be behind by.
 const FACTS: usize = 1024;
 
@@ -134,7 +137,7 @@ impl LeaseShell {
             let wait = next.map_or(self.context.charter.renewal_period(), |at| at.left_for_stopping(now));
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep(wait.max(SHORTEST)) => {}
                 () = self.wake.notified() => {}
             }
         }

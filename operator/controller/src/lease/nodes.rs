@@ -16,6 +16,7 @@ use regent_core::plan::Protection;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::record::Before;
 use crate::hub::{HubHandle, InstructError, Instruction, NodeGroups};
 use crate::objects::{ControlLeases, ObjectError, Snapshot, group_of};
 use crate::plans::Plans;
@@ -75,6 +76,13 @@ impl NodeLists {
         let objects = self.objects.borrow();
         let status = objects.get(&regent_api::object_name(group)).and_then(|o| o.status.as_ref());
         status.map(|s| (s.nodes.clone(), s.nodes_closed)).unwrap_or_default()
+    }
+
+    /// Who held the group, as this site's object said last.
+    pub(super) fn holder_before(&self, group: &GroupKey) -> Option<Before> {
+        let objects = self.objects.borrow();
+        let holder = objects.get(&regent_api::object_name(group))?.status.as_ref()?.holder.clone()?;
+        Some(Before { site: holder.site, epoch: holder.epoch })
     }
 
     /// Closes a group's list. Returns who is on it.

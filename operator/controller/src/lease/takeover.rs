@@ -21,7 +21,7 @@ use regent_api::condition::{self, Truth};
 use regent_api::group::StandbyState;
 use regent_api::takeover::{COMPLETE, Phase, Step, TakeoverType};
 use regent_api::{FailoverGroup, Takeover, TakeoverStatus};
-use regent_core::contender::{GroupStatus, ReleaseError};
+use regent_core::contender::{ContenderEvent, GroupStatus, ReleaseError};
 use regent_core::ids::{Epoch, GroupKey, SiteName};
 use regent_core::plan::Protection;
 use regent_shell::clock;
@@ -29,7 +29,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::publish::named;
-use super::{LeaseShell, NodeLists, ReleaseJobs, release};
+use super::{LeaseShell, NodeLists, ReleaseJobs, record, release};
 use crate::federation::client::Peers;
 use crate::leader::Leadership;
 use crate::objects::{ObjectError, Snapshot, bounded};
@@ -68,10 +68,11 @@ enum Next {
 pub async fn drive_takeovers(mut all: Takeovers, peers: Peers, jobs: ReleaseJobs, stop: CancellationToken) {
     tokio::spawn(release::work(all.shell.clone(), all.lists.clone(), peers, jobs, stop.clone()));
     let api: Api<Takeover> = Api::all(all.client.clone());
+    let mut facts = all.shell.facts();
     loop {
         let objects = all.takeovers.borrow_and_update().clone();
         let leads = all.leadership.borrow().term_at(clock::now()).is_some();
-        let open = objects.values().filter(|t| leads && is_open(t) && t.spec.kind != TakeoverType::Lapse);
+        let open = objects.values().filter(|t| leads && is_open(t));
         let mut busy = false;
         for takeover in open {
             busy = true;
@@ -82,6 +83,10 @@ pub async fn drive_takeovers(mut all: Takeovers, peers: Peers, jobs: ReleaseJobs
         tokio::select! {
             () = stop.cancelled() => return,
             _ = all.takeovers.changed() => {}
+            fact = facts.recv() => match fact {
+                Ok(ContenderEvent::Certificate { group, epoch, .. }) if leads => all.record(&api, &group, epoch).await,
+                _ => {}
+            },
             () = tokio::time::sleep(if busy { LOOK } else { IDLE }) => {}
         }
     }
@@ -112,7 +117,25 @@ impl Takeovers {
         match takeover.spec.kind {
             TakeoverType::Planned => self.advance_planned(api, takeover, &group, &to, &status).await,
             TakeoverType::Approval => self.advance_approval(api, takeover, &status).await,
-            TakeoverType::Lapse => Ok(()),
+            TakeoverType::Lapse => match self.runs_there(&group, &to) {
+                Next::Reached(phase, _) => {
+                    self.write(api, takeover, |s| step(s, phase, self.shell.context.site.as_str(), None)).await
+                }
+                Next::Stay | Next::Failed { .. } => Ok(()),
+            },
+        }
+    }
+
+    /// A certificate for a new epoch: if another site held the group until now and did not
+    /// hand it over, this is a takeover after a lapse.
+    async fn record(&self, api: &Api<Takeover>, group: &GroupKey, epoch: Epoch) {
+        let Some(before) = self.lists.holder_before(group) else { return };
+        let older = before.epoch.parse::<Epoch>().is_ok_and(|e| e < epoch);
+        if before.site == self.shell.context.site.as_str() || !older || self.shell.was_handed_over(group) {
+            return;
+        }
+        if let Err(e) = record::lapse(&self.shell, api, group, epoch, before).await {
+            tracing::warn!("the takeover is not on record: {e}");
         }
     }
 
@@ -194,13 +217,28 @@ impl Takeovers {
         if plan.plan().protection != Protection::Protected {
             return Err(("NotProtected", format!("group {group} is not Protected, so no other site may hold it; run `kubectl regent protect {}`", group.name)));
         }
+        let state = self.state_of(group, to);
         match plan.rank(to) {
             None => Err(("NotAStandby", format!("site {to} is neither home nor a standby of group {group} that has countersigned its plan; name one that is"))),
             Some(_) if !plan.is_lawful(to, &self.shell.context.charter) => {
                 Err(("Unlawful", format!("group {group} may not run at site {to}; add its country to spec.countries of the FailoverGroup, or name another standby")))
             }
-            Some(_) => Ok(()),
+            Some(_) => match state {
+                Some(StandbyState::NameTaken | StandbyState::Blocked | StandbyState::Waiting) => {
+                    Err(("NotReady", format!("site {to} has nothing ready for group {group} ({state:?}): see standbys in the status of its FailoverGroup; nobody would run it")))
+                }
+                _ => Ok(()),
+            },
         }
+    }
+
+    /// What a standby has prepared, as this site knows. Home is no standby of its own, and
+    /// standbys report to home alone.
+    fn state_of(&self, group: &GroupKey, to: &SiteName) -> Option<StandbyState> {
+        let objects = self.groups.borrow();
+        let object = objects.get(&FailoverGroup::name_at(group, &self.shell.context.site))?;
+        let standbys = &object.status.as_ref()?.standbys;
+        standbys.iter().find(|s| s.site == to.as_str()).map(|s| s.state)
     }
 
     /// The core knows of no release, but the object says that one was begun.
@@ -233,17 +271,10 @@ impl Takeovers {
         }
     }
 
-    /// Home and standbys say what they run in the group's object.
+    /// The successor runs the group, as far as that can be known here.
     fn runs_there(&self, group: &GroupKey, to: &SiteName) -> Next {
-        let objects = self.groups.borrow();
-        let object = objects.get(&FailoverGroup::name_at(group, &self.shell.context.site));
-        let standbys = object.and_then(|o| o.status.as_ref()).map(|s| s.standbys.as_slice()).unwrap_or_default();
-        match standbys.iter().find(|s| s.site == to.as_str()) {
-            Some(s) if s.state == StandbyState::Holding => Next::Reached(Phase::Complete, None),
-            // Home is no standby of its own, and standbys report to home alone: of these
-            // nothing more than the certificate can be learnt here.
-            None => Next::Reached(Phase::Complete, None),
-            Some(s) if s.state == StandbyState::Unknown => Next::Reached(Phase::Complete, None),
+        match self.state_of(group, to) {
+            Some(StandbyState::Holding | StandbyState::Unknown) | None => Next::Reached(Phase::Complete, None),
             Some(_) => Next::Stay,
         }
     }

@@ -23,6 +23,7 @@ use regent_core::sign::{Digest, Envelope};
 use regent_core::time::Moment;
 use regent_core::witness::{RequestError, StartError};
 use regent_proto::v1;
+use regent_shell::clock;
 use regent_shell::retry::{RetryPolicy, seed};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -184,7 +185,16 @@ impl WitnessService {
             let mut failed = false;
             match state {
                 Leadership::Leading { term, sent, .. } => match (&led, self.leading()) {
-                    (Some((led_term, _)), Some(running)) if *led_term == term => running.confirm_lead(sent),
+                    (Some((led_term, _)), Some(running)) if *led_term == term => {
+                        running.confirm_lead(sent);
+                        if state.term_at(clock::now()).is_some() && !running.leads() {
+                            tracing::error!("another witness process of this site has written since; starting again");
+                            if let Some((_, stop)) = led.take() {
+                                stop.cancel();
+                            }
+                            failed = true;
+                        }
+                    }
                     _ => match Running::start(self.context.clone(), client, Some(sent)).await {
                         Ok(running) => {
                             retry.reset();

@@ -107,7 +107,7 @@ impl Federation {
         let mut command = Command::new(self.program("kubectl-regent"));
         command.args(["charter", "init", "--lease-duration", self.timing.lease_duration]);
         // Test after test moves the same group: the brake on that is tested elsewhere.
-        command.args(["--changes-per-group-hour", "1000", "--changes-per-party-hour", "1000", "--topology"]);
+        command.args(["--changes-per-group-hour", "256", "--changes-per-party-hour", "1000", "--topology"]);
         command.arg(self.rig.dir().join("topology.yaml")).arg("--out").arg(&self.dir);
         for site in self.rig.sites() {
             command.arg("--address").arg(format!("{}={}:7443", site.site.name, site.wan_ip()));

@@ -138,6 +138,9 @@ impl<'a> Recording<'a> {
         }
         let key = self.group.key();
         let mut events = events_of_logs(&event_logs(self.federation)?)?.events;
+        if self.scenario == Scenario::Crash {
+            events.extend(self.lease_ends_on_disk()?);
+        }
         events.extend(self.faults.clone());
         events.retain(|e| e.group.as_deref().is_none_or(|g| g == key));
         add_eligible(&mut events, self.federation.quorum());
@@ -155,6 +158,25 @@ impl<'a> Recording<'a> {
         let report = judge(&evidence, Some(self.scenario), &[key]);
         report.write(&self.dir)?;
         Ok((report, evidence))
+    }
+
+    /// After a crash no guard is left to say when its lease ended: its journal on disk does.
+    fn lease_ends_on_disk(&self) -> Result<Vec<Event>> {
+        let mut events = Vec::new();
+        for node in self.federation.rig.site(&self.group.home)?.nodes() {
+            let path = node.outside("/var/lib/regent/guard").join(regent_guard::journal::FILE);
+            for end in regent_guard::journal::lease_ends(&path)? {
+                let mut event = Event::now(end.site.as_str(), Actor::Guard, Kind::LeaseEnd);
+                event.boot_ns = end.boot_ns;
+                event.group = Some(end.group.to_string());
+                event.epoch = Some(end.epoch.to_string().parse()?);
+                event.node = Some(end.node.to_string());
+                event.detail.insert("pods".into(), end.pods.into());
+                event.detail.insert("source".into(), "journal on disk".into());
+                events.push(event);
+            }
+        }
+        Ok(events)
     }
 
     /// The pods' journals are files of their emptyDirs, on their nodes' disks.

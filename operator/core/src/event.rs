@@ -57,7 +57,7 @@ pub mod names {
     pub const PROVEN: &str = "proven";
     /// L5 true at the q-th witness.
     pub const ELIGIBLE: &str = "eligible";
-    /// A site has a quorum's certificate for a new epoch.
+    /// A site has a quorum's certificate for a new epoch, or again after one had run out.
     pub const CERTIFICATE: &str = "certificate";
     /// An epoch is retired at a quorum.
     pub const RETIRED: &str = "retired";

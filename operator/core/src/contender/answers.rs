@@ -166,6 +166,7 @@ impl Contender {
             return false;
         }
         let held = Held { epoch: entry.epoch, until };
+        let regained = matches!(group.role, Role::Holder { told: true, .. });
         match &mut group.role {
             Role::Idle(_) => return false,
             Role::Releasing { release, .. } => return !release.is_final(),
@@ -180,7 +181,7 @@ impl Contender {
             }
         }
         group.left_out.clear();
-        if group.certified < Some(entry.epoch) {
+        if regained || group.certified < Some(entry.epoch) {
             group.certified = Some(entry.epoch);
             let event = ContenderEvent::Certificate { group: entry.group.clone(), epoch: entry.epoch, at: now };
             self.out.push(Output::Event(event));

@@ -2,6 +2,8 @@
 
 mod failure;
 mod signed;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 use std::collections::BTreeMap;

@@ -44,6 +44,19 @@ fn a_promise_ends_for_a_waiter_only_when_both_clocks_have_passed_it() {
 }
 
 #[test]
+fn a_promise_without_a_lapse_in_its_way_needs_both_clocks_too() {
+    let mut bench = Bench::held();
+    let end = at(START + LAPSE + D);
+    bench.ask("ireland", "1.1", START + LAPSE).unwrap();
+    let ask = bench.submission("french", crate::message::Ask::Grant, &[entry("2.2")]);
+    for late in [Moment { boot_ns: end.boot_ns - 1, ..end }, Moment { raw_ns: end.raw_ns - 1, ..end }] {
+        let receipt = bench.witness.receive(late, &ask, None).unwrap();
+        assert_eq!(bench.witness.conclude(receipt, &[]).exception(&shop()).unwrap().reason, Refusal::Promised);
+    }
+    assert_eq!(bench.ask("french", "2.2", START + LAPSE + D), Ok(()));
+}
+
+#[test]
 fn an_older_request_that_is_decided_later_does_not_shorten_a_promise() {
     let mut bench = Bench::held();
     assert_eq!(bench.ask("ireland", "1.1", START + 3 * P), Ok(()));

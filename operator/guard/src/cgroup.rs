@@ -13,6 +13,8 @@ use regent_core::guard::PodUid;
 
 /// Deeper than any kubelet puts a pod; a tree that goes on is not walked further.
 const DEEPEST: usize = 12;
+/// What statfs says of a v2 tree (linux/magic.h).
+const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
 
 /// Why a cgroup can't be acted on.
 #[derive(Debug, thiserror::Error)]
@@ -62,8 +64,19 @@ impl Tree {
         if roots.is_empty() { Err(CgroupError::NoTree(table)) } else { Ok(Self::at(roots)) }
     }
 
-    /// Trees at given places.
-    pub fn at(roots: Vec<PathBuf>) -> Self {
+    /// The v2 tree at `root`, or those that are mounted below it, as in a hybrid layout.
+    pub fn below(root: &Path) -> Result<Self, CgroupError> {
+        let magic = rustix::fs::statfs(root).map(|fs| fs.f_type);
+        let magic = magic.map_err(|e| CgroupError::Read { path: root.to_owned(), cause: e.into() })?;
+        if magic == CGROUP2_SUPER_MAGIC {
+            return Ok(Self::at(vec![root.to_owned()]));
+        }
+        let mut tree = Self::mounted()?;
+        tree.roots.retain(|r| r.starts_with(root));
+        if tree.roots.is_empty() { Err(CgroupError::NoTree(root.to_owned())) } else { Ok(tree) }
+    }
+
+    fn at(roots: Vec<PathBuf>) -> Self {
         Self { roots, known: BTreeMap::new() }
     }
 
@@ -205,6 +218,7 @@ mod tests {
         assert!(matches!(tree.find(&PodUid(UID.into())), Err(CgroupError::NotFound(_))));
         fs::remove_dir_all(&systemd).unwrap();
         assert!(matches!(tree.find(&PodUid(UID.into())), Err(CgroupError::Blind)));
+        assert!(matches!(Tree::below(dir.path()), Err(CgroupError::NoTree(_))));
         assert!(matches!(Tree::at(vec!["/nowhere".into()]).find(&PodUid(UID.into())), Err(CgroupError::Read { .. })));
     }
 

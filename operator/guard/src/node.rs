@@ -36,6 +36,7 @@ pub struct Node {
     waiting: Vec<(Confirmation, oneshot::Sender<Result<(), GuardError>>)>,
     states: watch::Sender<v1::GuardState>,
     changed: bool,
+    next_search: Moment,
 }
 
 impl Node {
@@ -49,8 +50,8 @@ impl Node {
         output: Output,
         states: watch::Sender<v1::GuardState>,
     ) -> Self {
-        let (steps, waiting) = (Steps::default(), Vec::new());
-        Self { guard, volumes, fence, gates, saver, output, steps, waiting, states, changed: true }
+        let (steps, waiting, next_search) = (Steps::default(), Vec::new(), Moment::default());
+        Self { guard, volumes, fence, gates, saver, output, steps, waiting, states, changed: true, next_search }
     }
 
     /// Does again what the guard before may have left half done.
@@ -95,8 +96,11 @@ impl Node {
     pub fn poll(&mut self) {
         let reports = self.fence.poll();
         self.report(reports);
-        for (uid, asker) in self.gates.take_unreachable() {
-            self.on_gate(uid, asker, false);
+        if self.next_search.passed_for_waiting(now()) {
+            self.next_search = now().after(SEARCH_PACE);
+            for (uid, asker) in self.gates.take_unreachable() {
+                self.on_gate(uid, asker, false);
+            }
         }
     }
 

@@ -66,7 +66,7 @@ pub struct Options {
     /// The regent-gate program [default: beside this program]
     #[arg(long)]
     pub gate: Option<PathBuf>,
-    /// A cgroup v2 tree to use instead of those in the mount table
+    /// The node's cgroup v2 tree, or a folder with one mounted below it [default: every one in the mount table]
     #[arg(long)]
     pub cgroup_root: Option<PathBuf>,
     /// How long before a lease's end freezing begins, in milliseconds
@@ -229,7 +229,7 @@ fn make_node(
         freeze_margin: Duration::from_millis(options.freeze_margin_ms),
     };
     let tree = match &options.cgroup_root {
-        Some(root) => Tree::at(vec![root.clone()]),
+        Some(root) => Tree::below(root)?,
         None => Tree::mounted()?,
     };
     let guard = Guard::new(config, record.journal)?;

@@ -39,6 +39,7 @@ async fn the_registration_survives_the_kubelets_authority() {
     // What a Go client sends as :authority is the percent-encoded path; one with an `@` is an address.
     let encoded = format!("http://{}/", socket.display().to_string().replace('/', "%2F"));
     assert!(encoded.parse::<tonic::transport::Uri>().is_ok(), "{encoded}");
+    assert!(encoded.replace('@', "-").parse::<tonic::transport::Uri>().is_err(), "why the @ is there");
     let mut identity = IdentityClient::new(node.channel(node.path("kubelet/plugins/gate.regent.dev/csi.sock")).await);
     identity.probe(ProbeRequest {}).await.unwrap();
     let info = identity.get_plugin_info(GetPluginInfoRequest {}).await.unwrap().into_inner();

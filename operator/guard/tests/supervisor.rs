@@ -32,8 +32,10 @@ async fn deadlines_outlive_a_killed_guard_whose_agent_is_silent() {
     let mut pod = node.gated_pod("shop-0", GROUP).await;
     node.certify(&[entry(GROUP, "1.1", Protected)]).await;
     pod.runs().await;
+    let killed = now().boot_ns;
     let took = replaced(&node, "-KILL").await;
-    println!("another guard after {} ms", took / 1_000_000);
+    node.agent().await;
+    println!("started after {} ms, answers after {} ms", took / 1_000_000, (now().boot_ns - killed) / 1_000_000);
     let ended = node.event(names::LEASE_END).await;
     until(ended.boot_ns + 100_000_000).await;
     assert!(*pod.steps().last().unwrap() < ended.boot_ns);

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use regent_guard::output::Output;
 use regent_guard::serve::{Heart, Options, ServeError, serve};
 use regent_guard::{seccomp, supervise};
+use tracing_subscriber::filter::LevelFilter;
 
 /// Regent's power over one node: gate, fence and journal. Believes nothing but certificates.
 #[derive(Parser)]
@@ -33,7 +34,14 @@ enum Mode {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let Ok(output) = Output::start() else { return ExitCode::FAILURE };
-    tracing_subscriber::fmt().with_writer(output.clone()).with_ansi(false).with_target(false).init();
+    // A level alone: filters by module cost memory that a guard doesn't need.
+    let level = std::env::var("RUST_LOG").ok().and_then(|l| l.parse().ok()).unwrap_or(LevelFilter::INFO);
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(output.clone())
+        .with_ansi(false)
+        .with_target(false)
+        .init();
     let code = match run(arguments.mode, &output) {
         Ok(code) => code,
         Err(error) => {

@@ -8,6 +8,7 @@
 //! `REGENT_SIM_SCHEDULES` sets how many schedules are run, `REGENT_SIM_SEED` the first
 //! seed, `REGENT_SIM_TRACE=1` prints what happens.
 
+mod adopt;
 mod check;
 mod clock;
 mod faults;
@@ -63,4 +64,9 @@ fn a_site_that_is_cut_off_stops_and_the_best_standby_that_lives_takes_over() {
 #[test]
 fn a_planned_move_and_its_way_back_wait_for_no_lease() {
     run_all(number("REGENT_SIM_SEED", 0), number("REGENT_SIM_SCHEDULES", 240) / 8, Shape::planned);
+}
+
+#[test]
+fn a_group_is_never_stopped_while_observed_and_fails_over_once_protected() {
+    run_all(number("REGENT_SIM_SEED", 0), number("REGENT_SIM_SCHEDULES", 240) / 8, Shape::adopted);
 }

@@ -29,6 +29,7 @@ impl World {
                     self.at(self.now + 10 * p, Happening::Cut(1));
                 }
             }
+            Kind::Adopted => self.schedule_adoption(),
             Kind::Planned => {
                 self.at(self.now + 20 * p, Happening::MoveDue(1));
                 self.at(self.now + 40 * p, Happening::MoveDue(0));

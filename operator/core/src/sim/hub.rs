@@ -9,7 +9,7 @@ use super::clock::{Clock, MS};
 use super::node::node_name;
 use super::world::{Happening, NODES, NodeId, ReplicaId, SITES, World, group, name};
 use crate::contender::{Certified, Contender, ContenderEvent, GroupInput, Outgoing, Output, ReleaseEvent, RoundId};
-use crate::guard::Nonce;
+use crate::guard::{GuardError, Nonce};
 use crate::ids::Epoch;
 use crate::merkle::Tree;
 use crate::message::{NodeCertificate, entry_tree};
@@ -37,6 +37,8 @@ impl Replica {
 pub struct Objects {
     pub listed: BTreeSet<usize>,
     pub closed: bool,
+    /// The list is open for epochs above this one only.
+    pub retired: Option<Epoch>,
     pub releasing: Option<(Epoch, usize)>,
 }
 
@@ -101,9 +103,9 @@ impl World {
                     self.at(self.now + again * self.period(), Happening::StopNodes(id.site, epoch));
                 }
             }
-            Output::Released { successor, .. } => {
+            Output::Released { successor, epoch, .. } => {
                 let objects = &mut self.objects[id.site];
-                (objects.closed, objects.releasing) = (false, None);
+                (objects.closed, objects.releasing, objects.retired) = (false, None, Some(epoch));
                 let heir = SITES.iter().position(|s| *s == successor.as_str()).unwrap();
                 for delay in self.net.delays(&mut self.rng, id.site, heir) {
                     self.at(self.now + delay, Happening::Nudged(heir));
@@ -145,6 +147,10 @@ impl World {
         for entry in &certified.granted {
             self.check.certificate(self.now, id.site, entry.epoch);
         }
+        let over = |epoch| Some(epoch) <= self.objects[id.site].retired;
+        if certified.entries.iter().all(|e| over(e.epoch)) {
+            return;
+        }
         let nonces = self.replicas[id.site][id.replica].trees[&certified.round_id].clone();
         let tree = Tree::over(nonces.iter().map(|(_, n)| n));
         let entries = entry_tree(&certified.entries);
@@ -153,7 +159,10 @@ impl World {
             if objects.closed && !objects.listed.contains(node) {
                 continue;
             }
-            objects.listed.insert(*node);
+            if objects.listed.insert(*node) {
+                let listed = NodeId { site: id.site, node: *node };
+                self.guard(listed, |g, now| Ok::<_, GuardError>(g.on_listed(now, &group())));
+            }
             let certificate = Rc::new(NodeCertificate {
                 round: certified.round.clone(),
                 nonce: nonce.to_vec(),

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use ed25519_dalek::SigningKey;
 
+use super::adopt::Adoption;
 use super::check::Check;
 use super::clock::{Clock, MS, Rng};
 use super::hub::{Objects, Replica};
@@ -47,6 +48,7 @@ pub enum Kind {
     Lossy,
     Cut { standby_down: bool },
     Planned,
+    Adopted,
 }
 
 /// What a schedule is like.
@@ -70,6 +72,9 @@ impl Shape {
     }
     pub fn cut(seed: u64) -> Self {
         Self::of(Kind::Cut { standby_down: seed % 4 == 3 }, seed, 60)
+    }
+    pub fn adopted(seed: u64) -> Self {
+        Self::of(Kind::Adopted, seed, 70)
     }
     pub fn planned(seed: u64) -> Self {
         Self::of(Kind::Planned, seed, 60)
@@ -97,6 +102,7 @@ pub enum Happening {
     FaultDue,
     MoveDue(usize),
     Cut(usize),
+    Adopts(Adoption),
     WitnessStarts(usize),
     ReplicaStarts(ReplicaId),
     GuardStarts(NodeId),
@@ -157,12 +163,12 @@ fn charter(keys: &[SigningKey]) -> Charter {
     }
 }
 
-fn plan(keys: &[SigningKey], shape: Shape) -> Envelope {
+pub fn plan(keys: &[SigningKey], shape: Shape, version: u64, protection: Protection) -> Envelope {
     let plan = Plan {
         group: group(),
-        version: 1,
+        version,
         standbys: vec![name(1), name(2)],
-        protection: Protection::Protected,
+        protection,
         takeover_after_ms: shape.takeover_after_ms,
         thaw_limit_ms: 8000,
         trigger: Trigger::Automatic,
@@ -186,7 +192,7 @@ impl World {
             calendar: BTreeMap::new(),
             next: 0,
             charter: charter(&keys),
-            plan: plan(&keys, shape),
+            plan: plan(&keys, shape, 1, Protection::Protected),
             keys,
             net: Net::calm(),
             voters: (1..5).map(|i| (i, Voter::new(0, &mut rng))).collect(),
@@ -251,6 +257,7 @@ impl World {
     }
 
     fn begin(&mut self) {
+        self.schedule();
         for site in 1..5 {
             self.start_witness(site);
         }
@@ -269,7 +276,6 @@ impl World {
                 self.at(t, Happening::ReplicaStarts(ReplicaId { site, replica }));
             }
         }
-        self.schedule();
         self.at(self.calm_at, Happening::Calm);
     }
 
@@ -321,6 +327,7 @@ impl World {
             }
             Happening::MoveDue(successor) => self.begin_move(successor),
             Happening::Cut(site) => self.net.isolate(site),
+            Happening::Adopts(step) => self.adopt(step),
             Happening::FaultDue => self.fault(),
             Happening::WitnessStarts(site) if self.voters[&site].witness.is_none() && !self.voters[&site].lies => {
                 self.start_witness(site);
@@ -387,6 +394,8 @@ impl World {
                 }
                 Err(format!("{} should have taken over: {changes:?}", SITES[heir]))
             }
+            Kind::Adopted if sites == [0, 1] && !self.objects[0].closed => Ok(()),
+            Kind::Adopted => Err(format!("the group was not adopted: {changes:?}")),
             Kind::Planned => {
                 let quick = |i: usize, after: u64| changes.get(i).is_some_and(|c| c.0 < start + after * p + 2 * p);
                 if sites == [0, 1, 0] && quick(1, 20) && quick(2, 40) {

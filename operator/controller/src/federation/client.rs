@@ -14,6 +14,9 @@ use tonic::transport::Channel;
 
 use crate::context::Context;
 
+/// The largest answer: the state of a witness with 10,000 groups.
+const MAX_MESSAGE: usize = 32 << 20;
+
 /// A client of one site's Federation service.
 pub type Client = FederationClient<Channel>;
 
@@ -94,7 +97,7 @@ impl Peer {
     {
         let at = self.preferred.load(Ordering::Relaxed);
         let (address, channel) = &self.channels[at];
-        let answer = tokio::time::timeout(deadline, call(Client::new(channel.clone()))).await;
+        let answer = tokio::time::timeout(deadline, call(Client::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE))).await;
         let (site, address) = (self.site.clone(), address.clone());
         match answer {
             Ok(Ok(response)) => Ok(response.into_inner()),

@@ -58,6 +58,8 @@ pub struct NodeLists {
     /// Nodes whose guard knows of its group, by the boot of its machine and the plan's version.
     told: Mutex<BTreeMap<(NodeName, GroupKey), (String, u64)>>,
     under_way: Mutex<BTreeSet<(NodeName, GroupKey)>>,
+    /// Who was on each list when it was closed: what is watched may be behind that.
+    closed: Mutex<BTreeMap<GroupKey, BTreeSet<NodeName>>>,
 }
 
 impl NodeLists {
@@ -68,7 +70,7 @@ impl NodeLists {
         plans: Arc<Plans>,
         objects: watch::Receiver<Snapshot<ControlLease>>,
     ) -> Self {
-        Self { leases, hub, plans, objects, told: Mutex::default(), under_way: Mutex::default() }
+        Self { leases, hub, plans, objects, told: Mutex::default(), under_way: Mutex::default(), closed: Mutex::default() }
     }
 
     /// A group's list, and whether it is closed, as last seen.
@@ -88,7 +90,14 @@ impl NodeLists {
     /// Closes a group's list. Returns who is on it.
     pub async fn close(&self, group: &GroupKey) -> Result<BTreeSet<NodeName>, ObjectError> {
         let status = self.leases.update(group, |s| !std::mem::replace(&mut s.nodes_closed, true)).await?;
-        Ok(status.nodes.into_iter().map(|n| NodeName(n.name)).collect())
+        let nodes: BTreeSet<NodeName> = status.nodes.into_iter().map(|n| NodeName(n.name)).collect();
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner).insert(group.clone(), nodes.clone());
+        Ok(nodes)
+    }
+
+    /// Who was on a list when this replica closed it.
+    pub(super) fn at_closing(&self, group: &GroupKey) -> BTreeSet<NodeName> {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner).get(group).cloned().unwrap_or_default()
     }
 
     /// Opens it again.

@@ -2,7 +2,7 @@
 //! a newer round replaces one that has not been sent.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use regent_core::contender::Outgoing;
@@ -53,16 +53,42 @@ enum Way {
     Own(Arc<WitnessService>),
 }
 
-#[derive(Default)]
-struct Waiting {
-    slots: BTreeMap<Lane, Arc<Submission>>,
+/// What waits: one slot a lane.
+struct Waiting<T> {
+    slots: BTreeMap<Lane, T>,
     under_way: Vec<Lane>,
+}
+
+impl<T> Default for Waiting<T> {
+    fn default() -> Self {
+        Self { slots: BTreeMap::new(), under_way: Vec::new() }
+    }
+}
+
+impl<T> Waiting<T> {
+    /// A newer message replaces an unsent one.
+    fn put(&mut self, lane: Lane, message: T) {
+        self.slots.insert(lane, message);
+    }
+
+    /// What may be sent now: of each lane one at a time.
+    fn take(&mut self) -> Vec<(Lane, T)> {
+        let Self { slots, under_way } = self;
+        let free: Vec<Lane> = slots.keys().filter(|lane| !under_way.contains(lane)).cloned().collect();
+        let taken = free.into_iter().filter_map(|lane| slots.remove(&lane).map(|message| (lane, message)));
+        taken.inspect(|(lane, _)| under_way.push(lane.clone())).collect()
+    }
+
+    /// It was answered, or will not be.
+    fn done(&mut self, lane: &Lane) {
+        self.under_way.retain(|l| l != lane);
+    }
 }
 
 /// One witness's outbox.
 pub(super) struct Outbox {
     way: Way,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<Waiting<Arc<Submission>>>,
     filled: Notify,
 }
 
@@ -79,27 +105,13 @@ impl Outbox {
         Self { way, waiting: Mutex::default(), filled: Notify::new() }
     }
 
+    fn waiting(&self) -> MutexGuard<'_, Waiting<Arc<Submission>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Puts a message in its lane's slot.
     pub(super) fn put(&self, lane: Lane, submission: Arc<Submission>) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).slots.insert(lane, submission);
-        self.filled.notify_one();
-    }
-
-    fn take(&self) -> Vec<(Lane, Arc<Submission>)> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let Waiting { slots, under_way } = &mut *waiting;
-        let free: Vec<Lane> = slots.keys().filter(|lane| !under_way.contains(lane)).cloned().collect();
-        free.into_iter()
-            .filter_map(|lane| {
-                let submission = slots.remove(&lane)?;
-                under_way.push(lane.clone());
-                Some((lane, submission))
-            })
-            .collect()
-    }
-
-    fn done(&self, lane: &Lane) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).under_way.retain(|l| l != lane);
+        self.waiting().put(lane, submission);
         self.filled.notify_one();
     }
 
@@ -108,14 +120,16 @@ impl Outbox {
         let deadline = (shell.context.charter.renewal_period() * 2).max(LEAST);
         tokio::spawn(async move {
             loop {
-                for (lane, submission) in self.take() {
+                let ready = self.waiting().take();
+                for (lane, submission) in ready {
                     let (this, shell, site) = (self.clone(), shell.clone(), site.clone());
                     tokio::spawn(async move {
                         match this.call(&submission, deadline).await {
                             Ok(answer) => shell.answered(&site, &answer),
                             Err(e) => tracing::debug!(witness = %site, "{e}"),
                         }
-                        this.done(&lane);
+                        this.waiting().done(&lane);
+                        this.filled.notify_one();
                     });
                 }
                 tokio::select! {
@@ -141,5 +155,34 @@ impl Outbox {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_round_replaces_an_unsent_one_of_its_lane_only() {
+        let mut waiting = Waiting::default();
+        waiting.put(Lane::Grant, 1);
+        waiting.put(Lane::InLine, 2);
+        waiting.put(Lane::Grant, 3);
+        assert_eq!(waiting.take(), [(Lane::Grant, 3), (Lane::InLine, 2)]);
+    }
+
+    #[test]
+    fn a_witness_that_does_not_answer_holds_up_no_other_lane_and_keeps_the_newest() {
+        let group = Lane::Ending("home/shop".parse().unwrap());
+        let mut waiting = Waiting::default();
+        waiting.put(Lane::Grant, 1);
+        assert_eq!(waiting.take(), [(Lane::Grant, 1)]);
+        waiting.put(Lane::Grant, 2);
+        waiting.put(group.clone(), 3);
+        assert_eq!(waiting.take(), [(group, 3)]);
+        waiting.put(Lane::Grant, 4);
+        assert_eq!(waiting.take(), []);
+        waiting.done(&Lane::Grant);
+        assert_eq!(waiting.take(), [(Lane::Grant, 4)]);
     }
 }

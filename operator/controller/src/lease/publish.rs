@@ -93,3 +93,43 @@ pub(super) fn named(status: &GroupStatus, faulty: usize) -> Option<Vote> {
     let backed = |v: &&&Vote| votes.iter().filter(|other| **other == **v).count() > faulty;
     votes.iter().find(backed).or(votes.get(faulty)).map(|v| (*v).clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use regent_core::contender::WitnessWord;
+
+    use super::*;
+
+    fn status(votes: &[(&str, &str)]) -> GroupStatus {
+        let word = |vote: &(&str, &str)| WitnessWord {
+            refusal: None,
+            wait_ms: None,
+            heard_ms_ago: 0,
+            vote: Some(Vote { site: vote.0.parse().unwrap(), epoch: vote.1.parse().unwrap() }),
+            left_out_ms: None,
+            plan_version: None,
+        };
+        let witnesses = votes.iter().enumerate().map(|(i, v)| (format!("w{i}").parse().unwrap(), word(v)));
+        GroupStatus {
+            group: "ie/shop".parse().unwrap(),
+            role: "Candidate",
+            idle: None,
+            held_back: None,
+            epoch: None,
+            certified: None,
+            left_ms: None,
+            release: None,
+            plan_version: 1,
+            witnesses: witnesses.collect(),
+        }
+    }
+
+    #[test]
+    fn one_lying_witness_names_no_holder() {
+        let lied = status(&[("ie", "1.1"), ("ie", "1.1"), ("ie", "1.1"), ("fr", "900.2")]);
+        assert_eq!(named(&lied, 1).unwrap().epoch.to_string(), "1.1");
+        let moved = status(&[("ie", "1.1"), ("fr", "2.2"), ("fr", "2.2"), ("fr", "2.2")]);
+        assert_eq!(named(&moved, 1).unwrap().site.as_str(), "fr");
+        assert_eq!(named(&status(&[]), 1), None);
+    }
+}

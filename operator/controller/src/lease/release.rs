@@ -59,10 +59,8 @@ async fn close(shell: Arc<LeaseShell>, lists: Arc<NodeLists>, group: GroupKey, e
 /// Every node is told at once. One that doesn't answer holds the release up for Dmax at
 /// most; it is told until then and for as long again.
 fn stop_nodes(shell: &Arc<LeaseShell>, lists: &Arc<NodeLists>, group: &GroupKey, epoch: Epoch) {
-    let (nodes, _) = lists.listed(group);
     let patience = shell.context.charter.lease_duration() * 2;
-    for listed in nodes {
-        let node = regent_core::ids::NodeName(listed.name);
+    for node in lists.at_closing(group) {
         let (shell, lists, group) = (shell.clone(), lists.clone(), group.clone());
         tokio::spawn(async move {
             match tokio::time::timeout(patience, lists.stop(&group, &node, epoch)).await {

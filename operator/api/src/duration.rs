@@ -15,9 +15,10 @@ pub fn parse(text: &str) -> Option<Duration> {
     (!parsed.is_negative()).then(|| parsed.into())
 }
 
-/// Writes a duration so that [`parse`] reads it.
+/// Writes a duration, to the millisecond, so that [`parse`] reads it.
 pub fn format(duration: Duration) -> String {
-    kube::core::Duration::from(duration).to_string()
+    let ms = duration.as_millis();
+    if ms.is_multiple_of(1000) { format!("{}s", ms / 1000) } else { format!("{ms}ms") }
 }
 
 #[cfg(test)]
@@ -32,6 +33,9 @@ mod tests {
         for bad in ["", "5", "-5s", "five", "5 s", "1d", "999999999999999999999999h"] {
             assert_eq!(parse(bad), None, "{bad}");
         }
-        assert_eq!(parse(&format(Duration::from_millis(1500))), Some(Duration::from_millis(1500)));
+        for ms in [0, 1, 1500, 5000, 90_000] {
+            assert_eq!(parse(&format(Duration::from_millis(ms))), Some(Duration::from_millis(ms)));
+        }
+        assert_eq!((format(Duration::ZERO), format(Duration::from_millis(1500))), ("0s".into(), "1500ms".into()));
     }
 }

@@ -104,6 +104,9 @@ pub enum Tier {
     doc = "FailoverGroup is a set of workloads that move together: which pods, where they belong, who may take over and when. Home's object is the source; at other sites a read-only copy named HOME.NAME tells the same story.",
     validation = Rule::new("self.metadata.name.contains('.') ? self.metadata.name.startsWith(self.spec.home + '.') : self.metadata.name.size() <= 63").message("the name must be a DNS label of at most 63 characters, without dots: HOME.NAME is for the copies that the operator keeps at other sites"),
     validation = Rule::new("self.metadata.name.contains('.') || (has(self.spec.namespaces) && self.spec.namespaces.size() > 0)").message("namespaces must name at least one namespace with pods of the group"),
+    validation = Rule::new("self.metadata.name.contains('.') || oldSelf.spec.protection != 'Protected' || (has(self.spec.namespaces) && has(oldSelf.spec.namespaces) && self.spec.namespaces == oldSelf.spec.namespaces)").message("namespaces of a Protected group can't change: pods that no longer belong to it would run without a fence; make another FailoverGroup"),
+    validation = Rule::new("self.metadata.name.contains('.') || oldSelf.spec.protection != 'Protected' || self.spec.selector == oldSelf.spec.selector").message("selector of a Protected group can't change: pods that no longer match would run without a fence; make another FailoverGroup"),
+    validation = Rule::new("self.metadata.name.contains('.') || self.spec.protection != 'Protected' || (has(self.spec.standbys) && self.spec.standbys.size() > 0)").message("a Protected group needs at least one standby: name one in standbys"),
     printcolumn(name = "Home", type_ = "string", json_path = ".spec.home"),
     printcolumn(name = "Protection", type_ = "string", json_path = ".status.protection"),
     printcolumn(name = "Holder", type_ = "string", json_path = ".status.holder"),
@@ -116,14 +119,8 @@ pub enum Tier {
 #[x_kube(
     validation = Rule::new("!has(self.standbys) || !(self.home in self.standbys)")
         .message("standbys must not list the group's home: list other sites only"),
-    validation = Rule::new("self.protection != 'Protected' || (has(self.standbys) && self.standbys.size() > 0)")
-        .message("a Protected group needs at least one standby: name one in standbys"),
     validation = Rule::new("oldSelf.protection != 'Protected' || self.protection == 'Protected'")
-        .message("protection can't go back from Protected: protection falls slowly, and this version of Regent can't take it off"),
-    validation = Rule::new("oldSelf.protection != 'Protected' || (has(self.namespaces) == has(oldSelf.namespaces) && (!has(self.namespaces) || self.namespaces == oldSelf.namespaces))")
-        .message("namespaces of a Protected group can't change: pods that no longer belong to it would run without a fence; make another FailoverGroup"),
-    validation = Rule::new("oldSelf.protection != 'Protected' || self.selector == oldSelf.selector")
-        .message("selector of a Protected group can't change: pods that no longer match would run without a fence; make another FailoverGroup")
+        .message("protection can't go back from Protected: protection falls slowly, and this version of Regent can't take it off")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct FailoverGroupSpec {
@@ -229,9 +226,6 @@ pub struct StandbyStatus {
     /// Pods that are wanted.
     #[serde(default)]
     pub wanted_pods: i32,
-    /// It has countersigned the plan.
-    #[serde(default)]
-    pub countersigned: bool,
     /// Why it isn't ready, in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

@@ -37,6 +37,7 @@ pub use takeover::{Phase, Step, Takeover, TakeoverSpec, TakeoverStatus, Takeover
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 use regent_core::ids::{GroupKey, IdError};
+use regent_core::sign::Digest;
 
 /// Who applies objects, to server-side apply.
 pub const FIELD_MANAGER: &str = "regent";
@@ -44,6 +45,9 @@ pub const FIELD_MANAGER: &str = "regent";
 pub const NAMESPACE: &str = "regent-system";
 /// Label on everything that the operator makes for a group: `HOME.NAME`.
 pub const GROUP_LABEL: &str = "regent.dev/group";
+/// Annotation by which a person strikes nodes that are gone from a group's list: their
+/// names, separated by commas.
+pub const STRIKE_ANNOTATION: &str = "regent.dev/strike";
 /// The CSI driver of the gate.
 pub const GATE_DRIVER: &str = "gate.regent.dev";
 /// The gate's volume and its init container.
@@ -78,6 +82,17 @@ pub enum ApiError {
 /// The name of a group's objects at sites that are not its home: `HOME.NAME`.
 pub fn object_name(group: &GroupKey) -> String {
     format!("{}.{}", group.home, group.name)
+}
+
+/// The value of [`GROUP_LABEL`] for a group: `HOME.NAME`, or a digest where that is longer
+/// than a label's value may be.
+pub fn group_label(group: &GroupKey) -> String {
+    let name = object_name(group);
+    if name.len() <= 63 {
+        return name;
+    }
+    let digest = Digest::of(name.as_bytes()).to_string();
+    format!("sha256.{}", &digest[..32])
 }
 
 /// The definitions of all kinds, in the order in which they are installed.

@@ -21,9 +21,12 @@ use crate::federation::server::{ServeError, Services, serve};
 use crate::hub::{self, HubError, HubHandle};
 use crate::leader::{Elector, Leadership};
 use crate::lease::{self, LeaseShell, NodeLists, Takeovers};
+use crate::mirror::Mirror;
 use crate::objects::{self, ControlLeases, Snapshot, bounded};
 use crate::observer::{self, Observer};
 use crate::plans::{self, Plans};
+use crate::reconcile::Reconciler;
+use crate::standby::Standby;
 use crate::views::{self, ViewsError};
 use crate::witness::{self, WitnessService};
 
@@ -223,8 +226,40 @@ impl Site {
         };
         self.spawn(lease::drive_takeovers(moves, self.peers.clone(), jobs, self.stop.clone()));
         self.watch_others(leadership.clone());
-        self.serve(witness, shell).await?;
+        let mirror = self.keep_groups(shell.clone(), lists, groups, objects, leadership);
+        self.serve(witness, shell, mirror).await?;
         finish(self.tasks).await
+    }
+
+    /// Reconciles the groups: those at home here, and those that this site stands by for.
+    fn keep_groups(
+        &mut self,
+        shell: Arc<LeaseShell>,
+        lists: Arc<NodeLists>,
+        groups: watch::Receiver<Snapshot<FailoverGroup>>,
+        leases: watch::Receiver<Snapshot<ControlLease>>,
+        leadership: watch::Receiver<Leadership>,
+    ) -> Arc<Mirror> {
+        let (context, client, plans, peers) =
+            (self.context.clone(), self.client.clone(), self.plans.clone(), self.peers.clone());
+        let mirror = Mirror::new(context.clone(), client.clone(), plans.clone(), shell.clone(), groups.clone());
+        let mirror = Arc::new(mirror);
+        let standby = Standby::new(
+            context.clone(),
+            client.clone(),
+            plans.clone(),
+            peers.clone(),
+            shell.clone(),
+            groups.clone(),
+            leadership.clone(),
+        );
+        let standby = Arc::new(standby);
+        let (hub, kept) = (self.hub.clone(), mirror.clone());
+        let reconciler =
+            Reconciler { context, client, plans, peers, shell, lists, hub, mirror: kept, standby: standby.clone(), groups, leases, leadership };
+        self.spawn(standby.run(self.stop.clone()));
+        self.spawn(Arc::new(reconciler).run(self.stop.clone()));
+        mirror
     }
 
     /// Follows the ControlLeases, and takes the plans that another replica kept there.
@@ -288,7 +323,12 @@ impl Site {
         self.spawn(find_hubs(self.hub.clone(), client, self.pod.clone(), self.stop.clone()));
     }
 
-    async fn serve(&mut self, witness: Option<Arc<WitnessService>>, shell: Arc<LeaseShell>) -> Result<()> {
+    async fn serve(
+        &mut self,
+        witness: Option<Arc<WitnessService>>,
+        shell: Arc<LeaseShell>,
+        mirror: Arc<Mirror>,
+    ) -> Result<()> {
         let listener = TcpListener::bind(self.pod.hub)
             .await
             .map_err(|error| AppError::Listen { address: self.pod.hub, error })?;
@@ -305,7 +345,7 @@ impl Site {
             plans: self.plans.clone(),
             observer: self.observer.clone(),
             lease: Some(shell),
-            bundles: None,
+            bundles: Some(mirror),
         };
         self.tasks.spawn(guarded(self.stop.clone(), serve(self.pod.federation, services, self.stop.clone())));
         Ok(())

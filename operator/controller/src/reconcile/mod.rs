@@ -1,0 +1,200 @@
+//! The reconcilers: what people ask of Regent, and what it tells them.
+//!
+//! ```text
+//!   FailoverGroup at home --judge--> Plan --> plans (signed, countersigned)
+//!                          \--> GatedPods, the way to Protected, status
+//!   plans of other homes  --> read-only copies, status
+//!   Charter               --> verified, shown
+//! ```
+//!
+//! One replica does this, the leader; each pass finds everything anew from the objects.
+//! Both replicas tell when a group starts here ([`starts`]).
+
+pub mod charter;
+pub mod copies;
+mod home;
+pub mod judge;
+pub mod pods;
+pub mod protect;
+pub mod starts;
+pub mod status;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+use regent_api::{ControlLease, ControlLeaseStatus, FailoverGroup, object_name};
+use regent_core::ids::GroupKey;
+use regent_core::plan::Protection;
+use regent_shell::clock;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::Context;
+use crate::federation::client::Peers;
+use crate::hub::HubHandle;
+use crate::leader::Leadership;
+use crate::lease::{LeaseShell, NodeLists};
+use crate::mirror::Mirror;
+use crate::objects::Snapshot;
+use crate::plans::Plans;
+use crate::standby::Standby;
+
+/// How often everything is looked at, whatever has changed.
+const LOOK: Duration = Duration::from_secs(2);
+/// Changes that come in a burst are looked at together.
+const SETTLE: Duration = Duration::from_millis(150);
+/// The charter changes rarely.
+const CHARTER_EVERY: u32 = 15;
+
+/// What the reconcilers work with.
+pub struct Reconciler {
+    /// This site.
+    pub context: Arc<Context>,
+    /// Its API server.
+    pub client: kube::Client,
+    /// The plans.
+    pub plans: Arc<Plans>,
+    /// The other sites.
+    pub peers: Peers,
+    /// Who holds what.
+    pub shell: Arc<LeaseShell>,
+    /// The lists of nodes.
+    pub lists: Arc<NodeLists>,
+    /// The agents.
+    pub hub: HubHandle,
+    /// The mirror.
+    pub mirror: Arc<Mirror>,
+    /// This site's part as a standby.
+    pub standby: Arc<Standby>,
+    /// The groups' objects.
+    pub groups: watch::Receiver<Snapshot<FailoverGroup>>,
+    /// The ControlLeases.
+    pub leases: watch::Receiver<Snapshot<ControlLease>>,
+    /// Who leads.
+    pub leadership: watch::Receiver<Leadership>,
+}
+
+impl Reconciler {
+    /// Reconciles while this replica leads, and tells of starts, until cancelled.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let starts = tokio::spawn(self.clone().tell_starts(stop.clone()));
+        let (mut groups, mut plans) = (self.groups.clone(), self.plans.watch());
+        let mut round = 0u32;
+        loop {
+            if self.leadership.borrow().term_at(clock::now()).is_some() {
+                if round.is_multiple_of(CHARTER_EVERY)
+                    && let Err(e) = charter::reconcile(&self.client, &self.context).await
+                {
+                    tracing::warn!("{e}");
+                }
+                round = round.wrapping_add(1);
+                self.tend_home().await;
+                self.tend_copies().await;
+            }
+            tokio::select! {
+                () = stop.cancelled() => break,
+                _ = groups.changed() => tokio::time::sleep(SETTLE).await,
+                _ = plans.changed() => tokio::time::sleep(SETTLE).await,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+        // It ends with the same token.
+        let _ = starts.await;
+    }
+
+    /// What this site knows of a group's lease.
+    fn lease(&self, group: &GroupKey) -> Option<ControlLeaseStatus> {
+        self.leases.borrow().get(&object_name(group)).and_then(|l| l.status.clone())
+    }
+
+    /// Keeps the read-only copies of other homes' groups.
+    async fn tend_copies(&self) {
+        let objects = self.groups.borrow().clone();
+        let here = &self.context.site;
+        for (group, plan) in self.plans.all().into_iter().filter(|(g, _)| &g.home != here) {
+            let held = self.standby.held(&group);
+            let bundle = held.as_ref().map(|h| &h.bundle.spec);
+            if let Err(e) = copies::keep(&self.client, &objects, plan.plan(), bundle).await {
+                tracing::warn!("{e}");
+            }
+            let Some(object) = objects.get(&object_name(&group)) else { continue };
+            let facts = status::Facts {
+                protecting: protecting(object, plan.plan().protection),
+                revision: held.map(|h| h.digest),
+                ..status::Facts::default()
+            };
+            let lease = self.lease(&group);
+            let new = status::status(object, &facts, Some(&plan), lease.as_ref(), Timestamp::now());
+            if let Err(e) = status::write(&self.client, object, &new).await {
+                tracing::debug!("{e}");
+            }
+        }
+    }
+}
+
+/// At other sites the signed plan tells how far protection is.
+fn protecting(object: &FailoverGroup, protection: Protection) -> Option<(String, String)> {
+    match protection {
+        Protection::Protected => None,
+        Protection::Observed | Protection::Retiring => {
+            Some(("Observed".into(), format!("see FailoverGroup {} at {}", object.name_any(), object.spec.home)))
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use ed25519_dalek::SigningKey;
+    use regent_core::charter::{Charter, Interlock, Party, Role, SiteEntry};
+    use regent_core::sign::{Envelope, PublicKey};
+    use regent_shell::tls::make_ca;
+
+    /// Where the test charter's parties and sites are; each site is run by the party of its name.
+    const PLACES: [(&str, &str, u8); 5] =
+        [("ireland", "IE", 1), ("france", "FR", 2), ("germany", "DE", 3), ("swiss", "CH", 4), ("lux", "LU", 5)];
+
+    /// A charter of five parties with a site each; all sites but Ireland are witnesses.
+    pub(crate) fn charter() -> Charter {
+        let site = |(name, country, number): (&str, &str, u8)| SiteEntry {
+            name: name.parse().unwrap(),
+            number: number.into(),
+            party: name.parse().unwrap(),
+            country: country.into(),
+            addresses: vec![format!("10.0.0.{number}:7443")],
+            key: PublicKey::of(&SigningKey::from_bytes(&[number + 10; 32])),
+            tls_anchor: make_ca(&name.parse().unwrap()).unwrap().certificate_pem,
+        };
+        let party = |(name, country, number): (&str, &str, u8)| Party {
+            name: name.parse().unwrap(),
+            display_name: String::new(),
+            role: Role::Primary,
+            country: country.into(),
+            control: country.into(),
+            key: PublicKey::of(&SigningKey::from_bytes(&[number; 32])),
+        };
+        Charter {
+            name: "test".into(),
+            version: 1,
+            parties: PLACES.map(party).into(),
+            threshold: 3,
+            sites: PLACES.map(site).into(),
+            witnesses: PLACES[1..].iter().map(|(name, ..)| name.parse().unwrap()).collect(),
+            faulty_witnesses: 1,
+            lease_duration_ms: 5000,
+            clock_drift_ppm: 1000,
+            interlock: Interlock::default(),
+        }
+    }
+
+    /// The charter, signed by as many of its parties.
+    pub(crate) fn signed(charter: &Charter, parties: usize) -> Envelope {
+        let key = |number: u8| SigningKey::from_bytes(&[number; 32]);
+        let mut envelope = Envelope::sign(charter, PLACES[0].0, &key(PLACES[0].2));
+        for (name, _, number) in &PLACES[1..parties] {
+            envelope.add_signature(name, &key(*number));
+        }
+        envelope
+    }
+}

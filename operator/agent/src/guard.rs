@@ -6,6 +6,7 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use regent_proto::v1;
 use regent_proto::v1::guard_client::GuardClient;
+use regent_shell::clock;
 use regent_shell::retry::RetryPolicy;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
@@ -16,6 +17,8 @@ use tonic::{Code, Status};
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 const FIRST_RETRY: Duration = Duration::from_millis(20);
 const LONGEST_RETRY: Duration = Duration::from_millis(250);
+/// What is left of a lease changes with every certificate; hubs hear of that alone so often.
+const LEASE_NEWS: Duration = Duration::from_secs(1);
 
 /// The guard, as the agent knows it.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -80,13 +83,18 @@ impl Guard {
     /// Follows the guard's pods for ever.
     pub async fn follow(&self, view: &watch::Sender<GuardView>, seed: u64) {
         let mut retry = RetryPolicy::new(FIRST_RETRY, LONGEST_RETRY, seed);
+        let mut told = clock::now();
         loop {
             match self.client.clone().watch(v1::WatchRequest {}).await {
                 Ok(states) => {
                     let mut states = states.into_inner();
                     while let Ok(Some(state)) = states.message().await {
                         retry.reset();
-                        set(view, |v| &mut v.state, state);
+                        let due = told.after(LEASE_NEWS).passed_for_waiting(clock::now());
+                        if due || !differ_in_leases_alone(&view.borrow().state, &state) {
+                            told = clock::now();
+                            set(view, |v| &mut v.state, state);
+                        }
                     }
                 }
                 Err(status) => tracing::debug!(%status, "the guard can't be asked for its pods"),
@@ -106,6 +114,14 @@ pub(crate) fn set<T: PartialEq>(view: &watch::Sender<GuardView>, field: impl Fn(
     });
 }
 
+/// Whether nothing but `lease_left_ms` differs.
+fn differ_in_leases_alone(old: &v1::GuardState, new: &v1::GuardState) -> bool {
+    let same = |(a, b): (&v1::GatePod, &v1::GatePod)| {
+        v1::GatePod { lease_left_ms: 0, ..a.clone() } == v1::GatePod { lease_left_ms: 0, ..b.clone() }
+    };
+    old.boot_id == new.boot_id && old.pods.len() == new.pods.len() && old.pods.iter().zip(&new.pods).all(same)
+}
+
 /// What a confirmation of this instruction repeats.
 fn confirmation_of(instruction: &v1::Instruction) -> v1::Confirmation {
     use v1::instruction::What;
@@ -117,4 +133,20 @@ fn confirmation_of(instruction: &v1::Instruction) -> v1::Confirmation {
         None => ("", String::new()),
     };
     v1::Confirmation { group: instruction.group.clone(), instruction: word.to_owned(), epoch, error: String::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pods_state_is_news_and_the_rest_of_its_lease_is_not() {
+        let state = |state: &str, lease_left_ms| v1::GuardState {
+            boot_id: "b".into(),
+            pods: vec![v1::GatePod { uid: "u".into(), state: state.into(), lease_left_ms, ..Default::default() }],
+        };
+        assert!(differ_in_leases_alone(&state("Running", 1), &state("Running", 2)));
+        assert!(!differ_in_leases_alone(&state("Running", 1), &state("Frozen", 1)));
+        assert!(!differ_in_leases_alone(&v1::GuardState::default(), &state("Running", 1)));
+    }
 }

@@ -1,9 +1,8 @@
 //! A stream to each hub of the site.
 //!
 //! Hubs tell their addresses ([`v1::Peers`]); a stream is kept to each. The Service's
-//! address leads to any one of them, so it is used only while no other stream stands:
-//! a hub takes a node's newest stream for the node, and two to the same hub would push
-//! each other out for ever.
+//! address leads to any one of them, so it is used only while no other stream stands: a
+//! second stream to a hub would bring everything twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

@@ -200,7 +200,7 @@ impl Guard for TestGuard {
 struct Hub {
     handle: HubHandle,
     at: SocketAddr,
-    runtime: Runtime,
+    runtime: Option<Runtime>,
 }
 
 impl Hub {
@@ -215,11 +215,10 @@ impl Hub {
             let listener = TcpListener::from_std(listener).unwrap();
             hub::serve(listener, served, &identity, authenticate, CancellationToken::new()).await.unwrap();
         });
-        Self { handle, at, runtime }
+        Self { handle, at, runtime: Some(runtime) }
     }
 
     fn kill(self) -> SocketAddr {
-        self.runtime.shutdown_background();
         self.at
     }
 
@@ -232,6 +231,15 @@ impl Hub {
         let entries = [Entry { group: shop(), epoch: epoch("1.1"), state: Protection::Protected }];
         let nonces = self.handle.nonces();
         assert_eq!(self.handle.deliver(&round(&entries, &nonces), &entries, &entries, &nonces), 1);
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        // All at once, its connections too, as when its process is killed.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) fn deliver(
             nonce_path: Some(path.into()),
             entries: mine.iter().filter_map(|g| proofs.get(g).cloned()).collect(),
         };
-        sent += usize::from(registry.send_certificate(node, mine, certificate));
+        sent += usize::from(registry.send_certificate(node, &mine, &certificate));
     }
     sent
 }

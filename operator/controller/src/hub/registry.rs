@@ -15,6 +15,9 @@ use super::outbox::Outbox;
 use super::report::{NodeReport, NodeView};
 use super::{InstructError, Instruction, NodeGroups};
 
+/// Streams of one node at one time. Two agents overlap while one replaces the other, and
+/// both are served: the old one's guard keeps the pods until it ends.
+const MAX_STREAMS: usize = 4;
 /// Instructions that may wait for one node: a few for each group that it runs.
 const MAX_PENDING: usize = 4096;
 
@@ -44,11 +47,48 @@ impl Link {
     }
 }
 
+/// A stream, and what came on it.
+#[derive(Debug)]
+struct Stream {
+    link: Arc<Link>,
+    /// With its place in the order of all nonces.
+    nonce: Option<(u64, Nonce)>,
+    report: Option<NodeReport>,
+}
+
 #[derive(Debug)]
 struct Node {
     view: NodeView,
-    nonce: Option<Nonce>,
-    link: Option<Arc<Link>>,
+    streams: Vec<Stream>,
+}
+
+impl Node {
+    fn new() -> Self {
+        let view = NodeView {
+            attached: false,
+            address: None,
+            heard: clock::now(),
+            agent_version: String::new(),
+            guard_boot_id: String::new(),
+            report: None,
+        };
+        Self { view, streams: Vec::new() }
+    }
+
+    fn stream(&mut self, link: &Arc<Link>) -> Option<&mut Stream> {
+        self.streams.iter_mut().find(|s| Arc::ptr_eq(&s.link, link))
+    }
+
+    /// The stream of the guard that was heard last: it has the pods.
+    fn leading(&self) -> Option<&Stream> {
+        self.streams.iter().max_by_key(|s| s.nonce.map(|(order, _)| order))
+    }
+
+    fn show_report(&mut self) {
+        if let Some(report) = self.leading().and_then(|s| s.report.clone()) {
+            self.view.report = Some(report);
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +98,7 @@ struct State {
     groups: Arc<NodeGroups>,
     peers: v1::Peers,
     tickets: u64,
+    nonces: u64,
 }
 
 #[derive(Debug, Default)]
@@ -144,7 +185,7 @@ impl Registry {
         self.changed.subscribe()
     }
 
-    /// A node opens a stream; an older one of it gets nothing any more.
+    /// A node opens a stream.
     pub(super) fn attach(&self, node: &NodeName, address: SocketAddr) -> Arc<Link> {
         let link = Arc::new(Link::default());
         let mut state = lock(&self.state);
@@ -156,26 +197,15 @@ impl Registry {
                 outbox.instruction(to_wire(group, *instruction));
             }
         }
-        let entry = nodes.entry(node.clone()).or_insert_with(|| Node {
-            view: NodeView {
-                attached: false,
-                address: None,
-                heard: clock::now(),
-                agent_version: String::new(),
-                guard_boot_id: String::new(),
-                report: None,
-            },
-            nonce: None,
-            link: None,
-        });
+        let entry = nodes.entry(node.clone()).or_insert_with(Node::new);
         entry.view.attached = true;
         entry.view.address = Some(address);
         entry.view.heard = clock::now();
-        // Only what is asked on this stream can be answered on it.
-        entry.nonce = None;
-        if let Some(older) = entry.link.replace(link.clone()) {
-            older.wake.notify_one();
+        if entry.streams.len() == MAX_STREAMS {
+            // It finds itself gone when it wakes.
+            entry.streams.remove(0).link.wake.notify_one();
         }
+        entry.streams.push(Stream { link: link.clone(), nonce: None, report: None });
         drop(state);
         self.touch();
         link
@@ -184,52 +214,63 @@ impl Registry {
     /// A stream ended.
     pub(super) fn detach(&self, node: &NodeName, link: &Arc<Link>) {
         let mut state = lock(&self.state);
-        if let Some(entry) = state.nodes.get_mut(node).filter(|n| n.link.as_ref().is_some_and(|l| Arc::ptr_eq(l, link)))
-        {
-            entry.link = None;
-            entry.nonce = None;
-            entry.view.attached = false;
+        if let Some(entry) = state.nodes.get_mut(node) {
+            entry.streams.retain(|s| !Arc::ptr_eq(&s.link, link));
+            entry.view.attached = !entry.streams.is_empty();
+            entry.show_report();
             drop(state);
             self.touch();
         }
     }
 
-    /// Whether this is still the node's stream.
-    pub(super) fn is_current(&self, node: &NodeName, link: &Arc<Link>) -> bool {
-        let state = lock(&self.state);
-        state.nodes.get(node).and_then(|n| n.link.as_ref()).is_some_and(|l| Arc::ptr_eq(l, link))
+    /// Whether this is still a stream of the node.
+    pub(super) fn is_attached(&self, node: &NodeName, link: &Arc<Link>) -> bool {
+        lock(&self.state).nodes.get_mut(node).is_some_and(|n| n.stream(link).is_some())
     }
 
-    fn heard(&self, node: &NodeName, link: &Arc<Link>, change: impl FnOnce(&mut Node)) {
+    /// A stream that was dropped may still hold messages: they count for nothing.
+    fn heard(&self, node: &NodeName, link: &Arc<Link>, change: impl FnOnce(&mut NodeView, &mut Stream)) -> bool {
         let mut state = lock(&self.state);
-        // A stream that was replaced may still hold old messages.
-        if let Some(entry) = state.nodes.get_mut(node).filter(|n| n.link.as_ref().is_some_and(|l| Arc::ptr_eq(l, link)))
-        {
-            entry.view.heard = clock::now();
-            change(entry);
-        }
+        let Some(Node { view, streams }) = state.nodes.get_mut(node) else { return false };
+        let Some(stream) = streams.iter_mut().find(|s| Arc::ptr_eq(&s.link, link)) else { return false };
+        view.heard = clock::now();
+        change(view, stream);
+        true
     }
 
     pub(super) fn hello(&self, node: &NodeName, link: &Arc<Link>, hello: v1::Hello) {
-        self.heard(node, link, |n| {
-            n.view.agent_version = hello.agent_version;
-            n.view.guard_boot_id = hello.guard_boot_id;
+        self.heard(node, link, |view, _| {
+            view.agent_version = hello.agent_version;
+            if !hello.guard_boot_id.is_empty() {
+                view.guard_boot_id = hello.guard_boot_id;
+            }
         });
         self.touch();
     }
 
     pub(super) fn nonce(&self, node: &NodeName, link: &Arc<Link>, nonce: Nonce) {
-        self.heard(node, link, |n| n.nonce = Some(nonce));
+        let order = {
+            let mut state = lock(&self.state);
+            state.nonces += 1;
+            state.nonces
+        };
+        self.heard(node, link, |_, stream| stream.nonce = Some((order, nonce)));
     }
 
     pub(super) fn report(&self, node: &NodeName, link: &Arc<Link>, report: NodeReport) {
-        self.heard(node, link, |n| n.view.report = Some(report));
-        self.touch();
+        if self.heard(node, link, |_, stream| stream.report = Some(report)) {
+            if let Some(entry) = lock(&self.state).nodes.get_mut(node) {
+                entry.show_report();
+            }
+            self.touch();
+        }
     }
 
     /// A guard's answer: to everyone who waits for it.
     pub(super) fn confirm(&self, node: &NodeName, link: &Arc<Link>, confirmation: &v1::Confirmation) {
-        self.heard(node, link, |_| {});
+        if !self.heard(node, link, |_, _| {}) {
+            return;
+        }
         let mut state = lock(&self.state);
         let Some(of_node) = state.pending.get_mut(node) else { return };
         let keys: Vec<Key> = of_node.keys().filter(|(g, i)| answers(confirmation, g, *i)).cloned().collect();
@@ -244,7 +285,8 @@ impl Registry {
 
     pub(super) fn nonces(&self) -> NonceSet {
         let state = lock(&self.state);
-        NonceSet::of(state.nodes.iter().filter_map(|(name, n)| Some((name.clone(), n.nonce?))))
+        let newest = |n: &Node| n.leading().and_then(|s| s.nonce).map(|(_, nonce)| nonce);
+        NonceSet::of(state.nodes.iter().filter_map(|(name, n)| Some((name.clone(), newest(n)?))))
     }
 
     pub(super) fn groups(&self) -> Arc<NodeGroups> {
@@ -260,8 +302,8 @@ impl Registry {
         let mut state = lock(&self.state);
         if state.peers != peers {
             state.peers = peers.clone();
-            for link in state.nodes.values().filter_map(|n| n.link.as_ref()) {
-                link.put(|outbox| outbox.peers(peers.clone()));
+            for stream in state.nodes.values().flat_map(|n| &n.streams) {
+                stream.link.put(|outbox| outbox.peers(peers.clone()));
             }
         }
     }
@@ -270,22 +312,30 @@ impl Registry {
         lock(&self.state).nodes.iter().map(|(name, n)| (name.clone(), n.view.clone())).collect()
     }
 
+    fn links(&self, node: &NodeName) -> Vec<Arc<Link>> {
+        lock(&self.state)
+            .nodes
+            .get(node)
+            .map(|n| n.streams.iter().map(|s| s.link.clone()).collect())
+            .unwrap_or_default()
+    }
+
     /// Whether the node is attached.
     pub(super) fn send_certificate(
         &self,
         node: &NodeName,
-        groups: BTreeSet<GroupKey>,
-        certificate: v1::NodeCertificate,
+        groups: &BTreeSet<GroupKey>,
+        certificate: &v1::NodeCertificate,
     ) -> bool {
-        let link = lock(&self.state).nodes.get(node).and_then(|n| n.link.clone());
-        let Some(link) = link else { return false };
-        link.put(|outbox| outbox.certificate(groups, certificate));
-        true
+        let links = self.links(node);
+        for link in &links {
+            link.put(|outbox| outbox.certificate(groups.clone(), certificate.clone()));
+        }
+        !links.is_empty()
     }
 
     pub(super) fn send_instruction(&self, node: &NodeName, group: &GroupKey, instruction: Instruction) {
-        let link = lock(&self.state).nodes.get(node).and_then(|n| n.link.clone());
-        if let Some(link) = link {
+        for link in self.links(node) {
             link.put(|outbox| outbox.instruction(to_wire(group, instruction)));
         }
     }

@@ -67,10 +67,10 @@ impl Drop for Attached {
 }
 
 impl Attached {
-    /// What to send next; none once another stream of the node took over, or the hub ends.
+    /// What to send next; none once the node has too many streams, or the hub ends.
     async fn next(&self) -> Option<v1::ToAgent> {
         loop {
-            if self.stop.is_cancelled() || !self.registry.is_current(&self.node, &self.link) {
+            if self.stop.is_cancelled() || !self.registry.is_attached(&self.node, &self.link) {
                 return None;
             }
             if let Some(message) = self.link.next() {

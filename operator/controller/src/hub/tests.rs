@@ -285,16 +285,46 @@ async fn each_node_gets_its_own_groups_with_paths_that_prove_them() {
 }
 
 #[tokio::test]
-async fn a_nodes_newer_stream_takes_the_place_of_the_older() {
+async fn two_agents_of_a_node_are_both_served_while_one_replaces_the_other() {
     let site = Site::start().await;
+    let report = |guard_alive| Up::Report(v1::NodeReport { guard_alive, ..Default::default() });
+    let alive = |hub: &HubHandle| hub.nodes()[&node("n1")].report.as_ref().map(|r| r.guard_alive);
     let mut older = site.attach("n1").await;
     older.nonce(1).await;
-    site.until(|hub| nonce_of(hub, "n1") == Some([1; 32])).await;
-    let newer = Agent::attach(site.client(Some(&older.own)), older.own.clone()).await;
-    assert!(older.hear().await.is_none(), "the older stream ends");
-    newer.nonce(2).await;
+    older.say(report(true)).await;
+    site.until(|hub| alive(hub) == Some(true)).await;
+    // The newer one's guard waits for the older one's to end.
+    let mut newer = Agent::attach(site.client(Some(&older.own)), older.own.clone()).await;
+    newer.say(report(false)).await;
+    older.nonce(2).await;
     site.until(|hub| nonce_of(hub, "n1") == Some([2; 32])).await;
+    assert_eq!(alive(&site.hub), Some(true));
+    site.hub.set_groups(NodeGroups::from_lists([(&group("shop"), &[node("n1")])]));
+    let (entries, nonces) = ([entry("shop")], site.hub.nonces());
+    site.hub.deliver(&round(&entries, &nonces), &entries, &entries, &nonces);
+    for agent in [&mut older, &mut newer] {
+        assert!(matches!(agent.hear().await, Some(Down::Certificate(_))));
+    }
+    drop(older);
+    site.until(|hub| hub.nonces().is_empty()).await;
+    newer.nonce(3).await;
+    site.until(|hub| nonce_of(hub, "n1") == Some([3; 32])).await;
     assert!(site.hub.nodes()[&node("n1")].attached);
+}
+
+#[tokio::test]
+async fn a_node_has_four_streams_at_most() {
+    let site = Site::start().await;
+    let mut first = site.attach("n1").await;
+    let mut others = Vec::new();
+    for _ in 0..4 {
+        others.push(Agent::attach(site.client(Some(&first.own)), first.own.clone()).await);
+    }
+    assert!(first.hear().await.is_none(), "the oldest ends");
+    for (n, agent) in (1..).zip(&others) {
+        agent.nonce(n).await;
+        site.until(|hub| nonce_of(hub, "n1") == Some([n; 32])).await;
+    }
 }
 
 #[tokio::test]

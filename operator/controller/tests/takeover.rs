@@ -6,38 +6,20 @@
 mod common;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use common::{Clusters, federation, free_address, until};
-use kube::api::{Api, Patch, PatchParams, PostParams};
-use regent_api::group::FailoverGroupSpec;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Api, ObjectMeta, PostParams};
+use regent_api::group::{FailoverGroupSpec, Protection, StandbyState};
 use regent_api::takeover::{Phase, TakeoverType};
 use regent_api::{ControlLease, FailoverGroup, Takeover, TakeoverSpec};
 use regent_controller::app::{Pod, run_site};
 use regent_controller::context::Context;
-use regent_controller::federation::client::Peers;
-use regent_controller::objects::ControlLeases;
-use regent_controller::plans::Plans;
 use regent_controller::witness;
-use regent_core::plan::{Plan, Protection, Trigger};
 use regent_shell::tls::install_provider;
 use tokio_util::sync::CancellationToken;
 
-const GROUP: &str = "home/shop";
 const LEASE_MS: u64 = 2000;
-
-fn plan() -> Plan {
-    Plan {
-        group: GROUP.parse().unwrap(),
-        version: 0,
-        standbys: vec!["partner".parse().unwrap()],
-        protection: Protection::Protected,
-        takeover_after_ms: 0,
-        thaw_limit_ms: 8000,
-        trigger: Trigger::Automatic,
-        countries: vec![],
-    }
-}
 
 fn operate(context: &Context, client: kube::Client, federation: SocketAddr) -> CancellationToken {
     let stop = CancellationToken::new();
@@ -53,17 +35,34 @@ fn operate(context: &Context, client: kube::Client, federation: SocketAddr) -> C
     stop
 }
 
-/// The partner holds copies of the group: what its mirror would say.
-async fn armed(client: &kube::Client) {
-    let api: Api<FailoverGroup> = Api::all(client.clone());
+async fn namespace(client: &kube::Client) {
+    let namespace = Namespace {
+        metadata: ObjectMeta { name: Some("shop".into()), ..ObjectMeta::default() },
+        ..Namespace::default()
+    };
+    Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
+}
+
+/// Asks at home for a group without pods: nothing has to be scheduled.
+async fn ask_for_the_group(at_home: &kube::Client) {
     let spec: FailoverGroupSpec = serde_json::from_value(serde_json::json!({
         "home": "home", "namespaces": ["shop"], "standbys": ["partner"],
+        "takeoverAfter": "0s", "protection": "Protected",
     }))
     .unwrap();
-    let group = FailoverGroup::new("home.shop", spec);
-    api.create(&PostParams::default(), &group).await.unwrap();
-    let status = serde_json::json!({ "status": { "standbys": [{ "site": "partner", "state": "Armed" }] } });
-    api.patch_status("home.shop", &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+    let api: Api<FailoverGroup> = Api::all(at_home.clone());
+    api.create(&PostParams::default(), &FailoverGroup::new("shop", spec)).await.unwrap();
+}
+
+/// The partner's copy of the group says that it is protected, and its copies armed.
+async fn ready(at_partner: &kube::Client) {
+    let api: Api<FailoverGroup> = Api::all(at_partner.clone());
+    until("a protected group with an armed standby", || async {
+        let status = api.get("home.shop").await.ok()?.status?;
+        let armed = status.standbys.iter().any(|s| s.state == StandbyState::Armed);
+        (armed && status.protection == Some(Protection::Protected)).then_some(())
+    })
+    .await;
 }
 
 async fn holder(client: &kube::Client) -> Option<(String, String)> {
@@ -87,19 +86,15 @@ async fn a_lost_home_is_overtaken_and_gets_its_group_back_by_a_planned_move() {
     let addresses = [free_address(), free_address()];
     let contexts = federation(&[("home", addresses[0]), ("partner", addresses[1])], &["partner"], LEASE_MS);
     witness::install(&at_partner).await.unwrap();
-    armed(&at_partner).await;
+    namespace(&at_home).await;
+    namespace(&at_partner).await;
+    ask_for_the_group(&at_home).await;
 
     let home = operate(&contexts[0], at_home.clone(), addresses[0]);
     let partner = operate(&contexts[1], at_partner.clone(), addresses[1]);
-    let plans = Plans::new(Arc::new(contexts[0].clone()), ControlLeases::new(at_home.clone()));
-    let peers = Peers::new(&contexts[0]).unwrap();
-    until("a countersigned plan", || async {
-        plans.register(plan(), &peers).await.ok()?;
-        plans.get(&GROUP.parse().unwrap()).filter(|p| !p.countersigned().is_empty())
-    })
-    .await;
     held_by(&at_home, "home", "1.1").await;
     held_by(&at_partner, "home", "1.1").await;
+    ready(&at_partner).await;
 
     home.cancel();
     held_by(&at_partner, "partner", "2.2").await;
@@ -109,7 +104,7 @@ async fn a_lost_home_is_overtaken_and_gets_its_group_back_by_a_planned_move() {
 
     let takeovers: Api<Takeover> = Api::all(at_partner.clone());
     let spec = TakeoverSpec {
-        group: GROUP.into(),
+        group: "home/shop".into(),
         to: "home".into(),
         kind: TakeoverType::Planned,
         reason: None,

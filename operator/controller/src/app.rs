@@ -190,17 +190,13 @@ impl Site {
         let groups = self.follow::<FailoverGroup>();
         let takeovers = self.follow::<Takeover>();
         let leadership = self.elect(LEASE);
-        let witness = WitnessService::is_needed(&self.context).then(|| Arc::new(WitnessService::new(self.context.clone())));
+        let witness =
+            WitnessService::is_needed(&self.context).then(|| Arc::new(WitnessService::new(self.context.clone())));
         if let Some(service) = &witness {
             self.run_witness(service.clone());
         }
-        let (shell, jobs) = LeaseShell::start(
-            self.context.clone(),
-            self.hub.clone(),
-            &self.peers,
-            witness.clone(),
-            &self.stop,
-        )?;
+        let (shell, jobs) =
+            LeaseShell::start(self.context.clone(), self.hub.clone(), &self.peers, witness.clone(), &self.stop)?;
         let lists =
             Arc::new(NodeLists::new(self.leases.clone(), self.hub.clone(), self.plans.clone(), objects.clone()));
         self.spawn(shell.clone().run(self.stop.clone()));
@@ -212,8 +208,13 @@ impl Site {
             self.stop.clone(),
         ));
         self.spawn(lists.clone().run(self.stop.clone()));
-        let publish =
-            lease::publish(shell.clone(), self.plans.clone(), self.leases.clone(), leadership.clone(), self.stop.clone());
+        let publish = lease::publish(
+            shell.clone(),
+            self.plans.clone(),
+            self.leases.clone(),
+            leadership.clone(),
+            self.stop.clone(),
+        );
         self.spawn(publish);
         let moves = Takeovers {
             shell: shell.clone(),
@@ -255,8 +256,20 @@ impl Site {
         );
         let standby = Arc::new(standby);
         let (hub, kept) = (self.hub.clone(), mirror.clone());
-        let reconciler =
-            Reconciler { context, client, plans, peers, shell, lists, hub, mirror: kept, standby: standby.clone(), groups, leases, leadership };
+        let reconciler = Reconciler {
+            context,
+            client,
+            plans,
+            peers,
+            shell,
+            lists,
+            hub,
+            mirror: kept,
+            standby: standby.clone(),
+            groups,
+            leases,
+            leadership,
+        };
         self.spawn(standby.run(self.stop.clone()));
         self.spawn(Arc::new(reconciler).run(self.stop.clone()));
         mirror
@@ -329,15 +342,15 @@ impl Site {
         shell: Arc<LeaseShell>,
         mirror: Arc<Mirror>,
     ) -> Result<()> {
-        let listener = TcpListener::bind(self.pod.hub)
-            .await
-            .map_err(|error| AppError::Listen { address: self.pod.hub, error })?;
+        let listener =
+            TcpListener::bind(self.pod.hub).await.map_err(|error| AppError::Listen { address: self.pod.hub, error })?;
         let (hub, context, stop) = (self.hub.clone(), self.context.clone(), self.stop.clone());
         let authenticate = hub::token_review(self.client.clone());
         self.tasks.spawn(guarded(stop.clone(), async move {
             hub::serve(listener, hub, &context.identity, authenticate, stop).await
         }));
-        let explain = views::Views { context: self.context.clone(), peers: self.peers.clone(), witness: witness.clone() };
+        let explain =
+            views::Views { context: self.context.clone(), peers: self.peers.clone(), witness: witness.clone() };
         self.tasks.spawn(guarded(self.stop.clone(), views::serve(self.pod.views, explain, self.stop.clone())));
         let services = Services {
             context: self.context.clone(),
@@ -361,9 +374,11 @@ async fn find_hubs(hub: HubHandle, client: kube::Client, pod: Pod, stop: Cancell
     loop {
         match bounded("EndpointSlices of Service regent-hub", api.list(&params)).await {
             Ok(slices) => {
-                let addresses = slices.items.into_iter().flat_map(|s| s.endpoints.unwrap_or_default()).filter(|e| {
-                    e.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true)
-                });
+                let addresses = slices
+                    .items
+                    .into_iter()
+                    .flat_map(|s| s.endpoints.unwrap_or_default())
+                    .filter(|e| e.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true));
                 let ips = addresses.flat_map(|e| e.addresses).filter_map(|a| a.parse::<IpAddr>().ok());
                 let mut hubs: BTreeSet<SocketAddr> = ips.map(|ip| SocketAddr::new(ip, pod.hub.port())).collect();
                 hubs.insert(own);

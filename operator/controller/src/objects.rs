@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use kube::api::{Api, ListParams, ObjectMeta, PostParams};
-use regent_api::{ControlLease, ControlLeaseSpec, ControlLeaseStatus};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Resource, ResourceExt};
+use regent_api::{ControlLease, ControlLeaseSpec, ControlLeaseStatus};
 use regent_core::ids::GroupKey;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -110,11 +110,6 @@ impl ControlLeases {
     /// Those that this client reaches.
     pub fn new(client: kube::Client) -> Self {
         Self { api: Api::all(client) }
-    }
-
-    /// For watching.
-    pub fn api(&self) -> &Api<ControlLease> {
-        &self.api
     }
 
     /// All of them.

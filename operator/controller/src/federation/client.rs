@@ -97,7 +97,9 @@ impl Peer {
     {
         let at = self.preferred.load(Ordering::Relaxed);
         let (address, channel) = &self.channels[at];
-        let answer = tokio::time::timeout(deadline, call(Client::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE))).await;
+        let answer =
+            tokio::time::timeout(deadline, call(Client::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE)))
+                .await;
         let (site, address) = (self.site.clone(), address.clone());
         match answer {
             Ok(Ok(response)) => Ok(response.into_inner()),
@@ -116,7 +118,8 @@ impl Peer {
     }
 
     fn avoid(&self, at: usize) {
-        let _ = self.preferred.compare_exchange(at, (at + 1) % self.channels.len(), Ordering::Relaxed, Ordering::Relaxed);
+        let _ =
+            self.preferred.compare_exchange(at, (at + 1) % self.channels.len(), Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 

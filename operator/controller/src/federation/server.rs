@@ -87,12 +87,10 @@ pub enum ServeError {
 /// Serves other sites until cancelled.
 pub async fn serve(listen: SocketAddr, services: Services, stop: CancellationToken) -> Result<(), ServeError> {
     let config = federation_config(&services.context.identity, &services.context.charter)?;
-    let listener =
-        TcpListener::bind(listen).await.map_err(|error| ServeError::Listen { address: listen, error })?;
+    let listener = TcpListener::bind(listen).await.map_err(|error| ServeError::Listen { address: listen, error })?;
     tracing::info!(%listen, "answering other sites");
-    let service = FederationServer::new(services)
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE);
+    let service =
+        FederationServer::new(services).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
     grpc_server()
         .max_concurrent_streams(MAX_STREAMS)
         .add_service(service)
@@ -110,7 +108,10 @@ impl Services {
 
     fn bundles(&self) -> Result<&Arc<dyn Bundles>, Status> {
         self.bundles.as_ref().ok_or_else(|| {
-            Status::failed_precondition(format!("site {} mirrors nothing: its operator runs as a witness only", self.context.site))
+            Status::failed_precondition(format!(
+                "site {} mirrors nothing: its operator runs as a witness only",
+                self.context.site
+            ))
         })
     }
 }
@@ -126,8 +127,7 @@ impl Federation for Services {
         let received = clock::now();
         let peer = peer_site(&request)?;
         let submission = Submission::try_from(request.into_inner())?;
-        let claimed: LeaseRequest =
-            submission.request.peek().map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let claimed: LeaseRequest = submission.request.peek().map_err(|e| Status::invalid_argument(e.to_string()))?;
         let forwarded = peer == self.context.site;
         if claimed.site != peer && !forwarded {
             let text = format!("site {peer} sent a lease request of site {}; each site sends its own", claimed.site);
@@ -155,7 +155,9 @@ impl Federation for Services {
         let caller = peer_site(&request)?;
         let v1::BundleRequest { group, have_digest } = request.into_inner();
         let bundle = self.bundles()?.bundle(caller, group_key("group", &group)?, have_digest).await?;
-        let Some(Bundle { digest, data }) = bundle else { return Ok(Response::new(Box::pin(futures::stream::empty()))) };
+        let Some(Bundle { digest, data }) = bundle else {
+            return Ok(Response::new(Box::pin(futures::stream::empty())));
+        };
         let digest = digest.to_string();
         let pieces = (0..data.len().div_ceil(CHUNK)).map(move |i| {
             let piece = data.get(i * CHUNK..data.len().min((i + 1) * CHUNK)).unwrap_or_default();
@@ -176,10 +178,15 @@ impl Federation for Services {
         let epoch = epoch.parse().map_err(|e| Status::invalid_argument(format!("epoch: {e}")))?;
         let group = group_key("group", &group)?;
         let lease = self.lease.as_ref().ok_or_else(|| {
-            Status::failed_precondition(format!("site {} runs no groups: its operator runs as a witness only", self.context.site))
+            Status::failed_precondition(format!(
+                "site {} runs no groups: its operator runs as a witness only",
+                self.context.site
+            ))
         })?;
         if !lease.handed_over(&caller, &group, epoch) {
-            return Err(Status::permission_denied(format!("epoch {epoch} of group {group} is not site {caller}'s to release")));
+            return Err(Status::permission_denied(format!(
+                "epoch {epoch} of group {group} is not site {caller}'s to release"
+            )));
         }
         Ok(Response::new(v1::ReleasedAck {}))
     }
@@ -202,10 +209,7 @@ impl Federation for Services {
         Ok(Response::new(v1::ExplainResponse { json }))
     }
 
-    async fn witness_state(
-        &self,
-        request: Request<v1::WitnessStateRequest>,
-    ) -> Result<Response<v1::Envelope>, Status> {
+    async fn witness_state(&self, request: Request<v1::WitnessStateRequest>) -> Result<Response<v1::Envelope>, Status> {
         let forwarded = peer_site(&request)? == self.context.site;
         let nonce = Digest::try_from(request.into_inner().nonce)
             .map_err(|e| Status::invalid_argument(format!("nonce: {e}")))?;

@@ -77,11 +77,12 @@ pub async fn follow_inputs(
         let approved = approvals(&shell, &takeovers.borrow_and_update().clone());
         let objects = groups.borrow_and_update().clone();
         let site = &shell.context.site;
-        let inputs = plans.all().into_iter().filter(|(_, plan)| plan.plan().rank(site).is_some()).map(|(group, plan)| {
-            let ready = is_ready(&plan, &group, site, &objects);
-            let approved = approved.contains(&group) || shell.handed_over.contains(&group);
-            GroupInput { plan: plan.envelope().clone(), approved, ready }
-        });
+        let inputs =
+            plans.all().into_iter().filter(|(_, plan)| plan.plan().rank(site).is_some()).map(|(group, plan)| {
+                let ready = is_ready(&plan, &group, site, &objects);
+                let approved = approved.contains(&group) || shell.handed_over.contains(&group);
+                GroupInput { plan: plan.envelope().clone(), approved, ready }
+            });
         shell.set_groups(inputs.collect());
         let handed: BTreeSet<GroupKey> =
             plans.all().into_keys().filter(|g| approved.contains(g) || shell.handed_over.contains(g)).collect();
@@ -115,12 +116,7 @@ fn approvals(shell: &LeaseShell, takeovers: &BTreeMap<String, Takeover>) -> BTre
 
 /// Whether what this site would run is there: at home it always is; a standby needs its
 /// copies, and its read-only object tells.
-fn is_ready(
-    plan: &VerifiedPlan,
-    group: &GroupKey,
-    site: &SiteName,
-    objects: &BTreeMap<String, FailoverGroup>,
-) -> bool {
+fn is_ready(plan: &VerifiedPlan, group: &GroupKey, site: &SiteName, objects: &BTreeMap<String, FailoverGroup>) -> bool {
     if &plan.plan().group.home == site {
         return true;
     }

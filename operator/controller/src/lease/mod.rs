@@ -25,7 +25,7 @@ pub use nodes::{NodeLists, NodesError};
 pub use publish::publish;
 pub use takeover::{Takeovers, drive_takeovers};
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -290,11 +290,6 @@ impl LeaseShell {
     /// A group as this replica sees it.
     pub fn group_status(&self, group: &GroupKey) -> Option<GroupStatus> {
         self.status().into_iter().find(|s| &s.group == group)
-    }
-
-    /// The groups that this site holds now by a certificate that runs.
-    pub fn held(&self) -> BTreeSet<GroupKey> {
-        self.status().into_iter().filter(|s| s.role == "Holder").map(|s| s.group).collect()
     }
 
     /// Whether q witnesses hold at least this version of a plan, at one time.

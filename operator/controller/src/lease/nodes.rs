@@ -70,7 +70,15 @@ impl NodeLists {
         plans: Arc<Plans>,
         objects: watch::Receiver<Snapshot<ControlLease>>,
     ) -> Self {
-        Self { leases, hub, plans, objects, told: Mutex::default(), under_way: Mutex::default(), closed: Mutex::default() }
+        Self {
+            leases,
+            hub,
+            plans,
+            objects,
+            told: Mutex::default(),
+            under_way: Mutex::default(),
+            closed: Mutex::default(),
+        }
     }
 
     /// A group's list, and whether it is closed, as last seen.

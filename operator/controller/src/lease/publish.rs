@@ -80,7 +80,8 @@ fn view(shell: &LeaseShell, plans: &Plans, status: &GroupStatus) -> Option<Holde
     let vote = named(status, shell.context.charter.faulty_witnesses as usize)?;
     let promised = |r: &Option<Refusal>| matches!(r, Some(Refusal::Promised | Refusal::NoTrigger));
     let fresh = shell.context.charter.renewal_period().as_millis() * 4;
-    let holding = status.witnesses.values().filter(|w| promised(&w.refusal) && u128::from(w.heard_ms_ago) < fresh).count();
+    let holding =
+        status.witnesses.values().filter(|w| promised(&w.refusal) && u128::from(w.heard_ms_ago) < fresh).count();
     let valid = holding >= shell.context.charter.quorum();
     let (site, epoch) = (vote.site.to_string(), vote.epoch.to_string());
     Some(HolderView { site, epoch, protection, valid, valid_until: None, observed_at })

@@ -71,7 +71,9 @@ fn stop_nodes(shell: &Arc<LeaseShell>, lists: &Arc<NodeLists>, group: &GroupKey,
                     lists.note_stopped(&group, &node, epoch).await;
                 }
                 Ok(Err(e)) => tracing::warn!("{e}"),
-                Err(_) => tracing::warn!(%group, %node, "has not confirmed that the group is stopped; its lease has run out"),
+                Err(_) => {
+                    tracing::warn!(%group, %node, "has not confirmed that the group is stopped; its lease has run out")
+                }
             }
         });
     }

@@ -150,7 +150,9 @@ impl Takeovers {
         let ends: Option<Epoch> = takeover.status.as_ref().and_then(|s| s.old_epoch.as_ref()?.parse().ok());
         let Some(epoch) = ends else { return self.begin(api, takeover, group, to, status).await };
         let next = match (phase_of(takeover), status.release) {
-            (Phase::Pending | Phase::Closed | Phase::Retired | Phase::Stopped, None) => self.take_up(takeover, group, epoch, to),
+            (Phase::Pending | Phase::Closed | Phase::Retired | Phase::Stopped, None) => {
+                self.take_up(takeover, group, epoch, to)
+            }
             (phase, Some(release)) => match reached(release) {
                 Some(to) if to as u8 > phase as u8 => Next::Reached(to, None),
                 _ => Next::Stay,
@@ -209,24 +211,44 @@ impl Takeovers {
         if status.role != "Holder" {
             let holder = named(status, self.shell.context.charter.faulty_witnesses as usize);
             let holder = holder.map_or_else(|| "nobody that is known".to_owned(), |v| format!("site {}", v.site));
-            return Err(("NotHolder", format!("site {site} does not hold group {group}, {holder} does; make the Takeover there")));
+            return Err((
+                "NotHolder",
+                format!("site {site} does not hold group {group}, {holder} does; make the Takeover there"),
+            ));
         }
         if to == site {
             return Err(("AlreadyThere", format!("group {group} is at site {site} already")));
         }
         if plan.plan().protection != Protection::Protected {
-            return Err(("NotProtected", format!("group {group} is not Protected, so no other site may hold it; run `kubectl regent protect {}`", group.name)));
+            return Err((
+                "NotProtected",
+                format!(
+                    "group {group} is not Protected, so no other site may hold it; run `kubectl regent protect {}`",
+                    group.name
+                ),
+            ));
         }
         let state = self.state_of(group, to);
         match plan.rank(to) {
-            None => Err(("NotAStandby", format!("site {to} is neither home nor a standby of group {group} that has countersigned its plan; name one that is"))),
-            Some(_) if !plan.is_lawful(to, &self.shell.context.charter) => {
-                Err(("Unlawful", format!("group {group} may not run at site {to}; add its country to spec.countries of the FailoverGroup, or name another standby")))
-            }
+            None => Err((
+                "NotAStandby",
+                format!(
+                    "site {to} is neither home nor a standby of group {group} that has countersigned its plan; name one that is"
+                ),
+            )),
+            Some(_) if !plan.is_lawful(to, &self.shell.context.charter) => Err((
+                "Unlawful",
+                format!(
+                    "group {group} may not run at site {to}; add its country to spec.countries of the FailoverGroup, or name another standby"
+                ),
+            )),
             Some(_) => match state {
-                Some(StandbyState::NameTaken | StandbyState::Blocked | StandbyState::Waiting) => {
-                    Err(("NotReady", format!("site {to} has nothing ready for group {group} ({state:?}): see standbys in the status of its FailoverGroup; nobody would run it")))
-                }
+                Some(StandbyState::NameTaken | StandbyState::Blocked | StandbyState::Waiting) => Err((
+                    "NotReady",
+                    format!(
+                        "site {to} has nothing ready for group {group} ({state:?}): see standbys in the status of its FailoverGroup; nobody would run it"
+                    ),
+                )),
                 _ => Ok(()),
             },
         }
@@ -248,7 +270,9 @@ impl Takeovers {
         if self.shell.has_released(group, epoch) {
             return Next::Reached(Phase::Released, None);
         }
-        if phase_of(takeover) == Phase::Pending && status.is_some_and(|s| s.role == "Holder" && s.certified != Some(epoch)) {
+        if phase_of(takeover) == Phase::Pending
+            && status.is_some_and(|s| s.role == "Holder" && s.certified != Some(epoch))
+        {
             let message = format!("epoch {epoch} was replaced before its release began; make another Takeover");
             return Next::Failed { reason: "Replaced", message };
         }

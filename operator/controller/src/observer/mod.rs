@@ -6,7 +6,7 @@
 mod phi;
 mod publish;
 
-pub use phi::{Detector, SUSPECT};
+pub use phi::Detector;
 pub use publish::publish;
 
 use std::collections::BTreeMap;
@@ -91,13 +91,8 @@ impl Observer {
     /// An observer that has heard nobody yet.
     pub fn new(context: Arc<Context>) -> Self {
         let now = clock::now();
-        let fresh = || Watched {
-            detector: Detector::new(BEAT),
-            alive: false,
-            since: now,
-            api_ready: None,
-            hearsay: None,
-        };
+        let fresh =
+            || Watched { detector: Detector::new(BEAT), alive: false, since: now, api_ready: None, hearsay: None };
         let others = context.charter.sites.iter().filter(|s| s.name != context.site);
         let watched = others.map(|s| (s.name.clone(), fresh())).collect();
         Self { context, watched: Mutex::new(watched), api_ready: AtomicBool::new(false) }
@@ -123,7 +118,8 @@ impl Observer {
         let now = clock::now();
         let mut views: BTreeMap<SiteName, SiteView> = BTreeMap::new();
         let mut add = |of: &SiteName, from: &SiteName, sight: Sight| {
-            let view = views.entry(of.clone()).or_insert_with(|| SiteView { api_ready: None, seen_by: BTreeMap::new() });
+            let view =
+                views.entry(of.clone()).or_insert_with(|| SiteView { api_ready: None, seen_by: BTreeMap::new() });
             view.seen_by.insert(from.clone(), sight);
         };
         let mut watched = self.lock();
@@ -144,8 +140,10 @@ impl Observer {
                 view.api_ready = w.api_ready.filter(|_| w.alive);
             }
         }
-        views.entry(self.context.site.clone()).or_insert_with(|| SiteView { api_ready: None, seen_by: BTreeMap::new() }).api_ready =
-            Some(self.api_ready());
+        views
+            .entry(self.context.site.clone())
+            .or_insert_with(|| SiteView { api_ready: None, seen_by: BTreeMap::new() })
+            .api_ready = Some(self.api_ready());
         views
     }
 

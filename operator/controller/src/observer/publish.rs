@@ -63,9 +63,8 @@ pub async fn publish(
 
 /// Whether two statuses differ in nothing but φ and the rounding of times.
 fn same(a: &SiteStatus, b: &SiteStatus) -> bool {
-    let facts = |s: &SiteStatus| -> Vec<(String, bool)> {
-        s.observed_by.iter().map(|o| (o.from.clone(), o.alive)).collect()
-    };
+    let facts =
+        |s: &SiteStatus| -> Vec<(String, bool)> { s.observed_by.iter().map(|o| (o.from.clone(), o.alive)).collect() };
     a.api_ready == b.api_ready && a.roles == b.roles && facts(a) == facts(b)
 }
 

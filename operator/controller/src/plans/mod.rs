@@ -59,7 +59,9 @@ pub enum PlansError {
         site: SiteName,
     },
     /// This standby may not run the group (I5).
-    #[error("plan of group {group} version {version}: standby {site} is in {country}, where the group may not run; remove the standby or add {country} to countries")]
+    #[error(
+        "plan of group {group} version {version}: standby {site} is in {country}, where the group may not run; remove the standby or add {country} to countries"
+    )]
     Unlawful {
         /// The group.
         group: GroupKey,

@@ -17,7 +17,7 @@ pub use store::{MARKER, install};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use regent_core::ids::{GroupKey, SiteName};
+use regent_core::ids::GroupKey;
 use regent_core::message::Submission;
 use regent_core::sign::{Digest, Envelope};
 use regent_core::time::Moment;
@@ -106,7 +106,10 @@ impl WitnessService {
     fn leader(&self, forwarded: bool) -> Result<Arc<Peer>, Status> {
         match self.role() {
             Role::Following(peer) if !forwarded => Ok(peer),
-            _ => Err(Status::unavailable(format!("the witness of site {} has no leader at the moment", self.context.site))),
+            _ => Err(Status::unavailable(format!(
+                "the witness of site {} has no leader at the moment",
+                self.context.site
+            ))),
         }
     }
 
@@ -178,7 +181,8 @@ impl WitnessService {
         mut leadership: watch::Receiver<Leadership>,
         stop: CancellationToken,
     ) {
-        let mut retry = RetryPolicy::new(Duration::from_millis(100), Duration::from_secs(2), seed(self.context.site.as_str()));
+        let mut retry =
+            RetryPolicy::new(Duration::from_millis(100), Duration::from_secs(2), seed(self.context.site.as_str()));
         let mut led: Option<(u64, CancellationToken)> = None;
         loop {
             let state = leadership.borrow_and_update().clone();
@@ -248,10 +252,5 @@ impl WitnessService {
     /// Whether this site votes.
     pub fn is_needed(context: &Context) -> bool {
         context.charter.is_witness(&context.site)
-    }
-
-    /// Which site this is.
-    pub fn site(&self) -> &SiteName {
-        &self.context.site
     }
 }

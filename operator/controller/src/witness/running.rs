@@ -181,7 +181,10 @@ impl Running {
             WitnessEvent::Lapsed { group, epoch } => self.emit(at, names::LAPSED, group, epoch),
             WitnessEvent::Proven { group, epoch } => self.emit(at, names::PROVEN, group, epoch),
             WitnessEvent::Stale(cause) => {
-                tracing::error!(?cause, "the witness's state may be stale: it grants nothing until it has read it from others");
+                tracing::error!(
+                    ?cause,
+                    "the witness's state may be stale: it grants nothing until it has read it from others"
+                );
             }
             WitnessEvent::BadPlan { group, error } => {
                 tracing::error!(%group, "persisted plan: {error}; the group is granted to nobody until home sends a good one");

@@ -115,7 +115,9 @@ impl RecordStore {
         let latest = records.values().map(|r| r.start).max().unwrap_or(0);
         let (marker, lost) = count_start(&markers, latest).await?;
         for name in marker.objects.iter().filter(|n| !known.keys().any(|g| regent_api::object_name(g) == **n)) {
-            tracing::error!("ControlLease {name} has no record, but this witness has written it; its state counts as stale");
+            tracing::error!(
+                "ControlLease {name} has no record, but this witness has written it; its state counts as stale"
+            );
             stale = true;
         }
         let first = marker.starts == 1 && known.is_empty();
@@ -166,7 +168,9 @@ impl RecordStore {
         };
         let record = serde_json::from_str(&text).map_err(|e| ObjectError::Unusable {
             object: object_name(group),
-            why: format!("its witness record is unreadable: {e}; restart the witness, which then recovers it from others"),
+            why: format!(
+                "its witness record is unreadable: {e}; restart the witness, which then recovers it from others"
+            ),
         })?;
         self.lock().insert(group.clone(), text);
         Ok(Some(record))

@@ -2,5 +2,5 @@
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rustc-link-arg-bin=regent-gate=-s");
+    println!("cargo:rustc-link-arg-bin=regent-gate=-Wl,--strip-all");
 }

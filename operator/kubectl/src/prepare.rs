@@ -48,7 +48,12 @@ fn role(args: &Args, verbs: &[&str]) -> Value {
         .iter()
         .map(|(group, resources)| json!({"apiGroups": [group], "resources": resources, "verbs": verbs}))
         .collect();
-    rules.push(json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}));
+    let mut pods = vec!["get", "list", "watch"];
+    if verbs.contains(&"delete") {
+        // A StatefulSet's held pods of an older revision: nothing else replaces them.
+        pods.push("delete");
+    }
+    rules.push(json!({"apiGroups": [""], "resources": ["pods"], "verbs": pods}));
     rules.push(json!({"apiGroups": ["apps"], "resources": ["replicasets"], "verbs": ["get", "list", "watch"]}));
     rules.push(json!({
         "apiGroups": ["regent.dev"], "resources": ["gatedpods"],

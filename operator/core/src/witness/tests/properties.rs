@@ -13,7 +13,7 @@ use crate::message::{Ask, Submission};
 use crate::witness::{Receipt, Record, Start, Witness};
 
 const LEASE: u64 = 9_000;
-const T1: u64 = 4_000;
+const T1: u64 = 8_000;
 const CLAIMANTS: [&str; 3] = ["ireland", "french", "german"];
 
 /// What becomes of a write.
@@ -31,7 +31,7 @@ enum Step {
     Ask { who: usize, renews: bool, ahead: u64, proven: bool, at_old: bool, write: Write, open: bool },
     Query { who: usize },
     Conclude { which: usize, write: Write },
-    HandOver { who: usize, heir: usize, write: Write },
+    HandOver { who: usize, heir: usize, stopped: bool, write: Write },
     Land { which: usize },
     Reload,
     Crash { after: u64 },
@@ -61,7 +61,8 @@ fn step() -> impl Strategy<Value = Step> {
         }),
         1 => who.clone().prop_map(|who| Step::Query { who }),
         2 => (0..4usize, write()).prop_map(|(which, write)| Step::Conclude { which, write }),
-        3 => (who.clone(), who, write()).prop_map(|(who, heir, write)| Step::HandOver { who, heir, write }),
+        3 => (who.clone(), who, any::<bool>(), write())
+            .prop_map(|(who, heir, stopped, write)| Step::HandOver { who, heir, stopped, write }),
         3 => (0..4usize).prop_map(|which| Step::Land { which }),
         10 => Just(Step::Reload),
         1 => (0..D / 2).prop_map(|after| Step::Crash { after }),
@@ -259,7 +260,12 @@ impl World {
                 let process = which % self.processes.len();
                 self.conclude(process, which, write);
             }
-            Step::HandOver { who, heir, write } => self.hand_over(last, who, heir, write),
+            Step::HandOver { who, heir, stopped, write } => {
+                self.retire(last, who, heir, write);
+                if stopped {
+                    self.release(last, who);
+                }
+            }
             Step::Land { which } if !self.in_flight.is_empty() => {
                 let (record, expected) = self.in_flight.remove(which % self.in_flight.len());
                 self.swap(record, expected);
@@ -290,15 +296,19 @@ impl World {
         }
     }
 
-    /// A holder retires its epoch; once that is acknowledged it has stopped everywhere,
-    /// uses no promise any more, and releases.
-    fn hand_over(&mut self, process: usize, who: usize, heir: usize, write: Write) {
+    fn retire(&mut self, process: usize, who: usize, heir: usize, write: Write) {
         self.confirm_lead();
         let epoch = self.own_epoch(who, true, 0);
         let ask = Ask::Retire { group: shop(), epoch, successor: site(CLAIMANTS[heir]) };
         let ask = submission(&mut self.ids, CLAIMANTS[who], ask, None, None);
         self.receive(process, &ask, None, Some(epoch));
         self.conclude_newest(process, write);
+    }
+
+    /// A holder whose retirement was acknowledged has stopped everywhere: it uses no
+    /// promise any more, and releases.
+    fn release(&mut self, process: usize, who: usize) {
+        let epoch = self.own_epoch(who, true, 0);
         if !self.retired.iter().any(|(retired, _)| *retired == epoch) {
             return;
         }

@@ -35,10 +35,11 @@ pub async fn supervise(arguments: &[String]) -> io::Result<ExitStatus> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     loop {
+        // The socket outlives the guard: one that is told to end must not take us for dead.
         let (mut child, heart) = start(arguments)?;
         let born = Instant::now();
         let status = tokio::select! {
-            ended = watch(&mut child, heart) => ended?,
+            ended = watch(&mut child, &heart) => ended?,
             _ = terminate.recv() => return end(child).await,
             _ = interrupt.recv() => return end(child).await,
         };
@@ -65,7 +66,7 @@ fn start(arguments: &[String]) -> io::Result<(Child, UnixStream)> {
 }
 
 /// Returns when the guard is dead, which it is made to be when it is hung or stopped.
-async fn watch(child: &mut Child, heart: UnixStream) -> io::Result<ExitStatus> {
+async fn watch(child: &mut Child, heart: &UnixStream) -> io::Result<ExitStatus> {
     let mut changed = signal(SignalKind::child())?;
     loop {
         if let Some(status) = reap(child)? {
@@ -73,7 +74,7 @@ async fn watch(child: &mut Child, heart: UnixStream) -> io::Result<ExitStatus> {
         }
         tokio::select! {
             _ = changed.recv() => {}
-            alive = timeout(HUNG, beat(&heart)) => match alive {
+            alive = timeout(HUNG, beat(heart)) => match alive {
                 Ok(true) => {}
                 // Its end of the socket is closed: it is dead or about to be.
                 Ok(false) => drop(timeout(HUNG, changed.recv()).await),

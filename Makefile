@@ -13,7 +13,7 @@ help: ## List the verbs
 demo: build tools ## Cut off a real site and watch a partner take over (SCENARIO=cut|blip|crash|planned|failback TIMING=default|tightest)
 	@$(BIN)/regent-demo
 
-test: lint tools ## Run all tests, on real sites too
+test: lint build tools ## Run all tests, on real sites too
 	@cargo test --workspace --quiet -- --quiet
 	@cargo test -q -p regent-scenarios --test scenarios
 

@@ -152,7 +152,8 @@ impl<'a> Recording<'a> {
         }
         self.copy_journals()?;
         for site in self.federation.full_sites() {
-            copy_lines(&self.federation.sink_file(&site), &self.dir.join("sink").join(format!("{site}.jsonl")), &key)?;
+            let to = self.dir.join("sink").join(format!("{site}.jsonl"));
+            copy_lines(&self.federation.sink_file(&site), &to, &key, self.began_ns)?;
         }
         let evidence = Evidence::load(&self.dir)?;
         let report = judge(&evidence, Some(self.scenario), &[key]);
@@ -188,7 +189,7 @@ impl<'a> Recording<'a> {
                 for pod in fs::read_dir(&pods).into_iter().flatten().flatten() {
                     let volume = pod.path().join("volumes/kubernetes.io~empty-dir/journal");
                     for file in fs::read_dir(&volume).into_iter().flatten().flatten() {
-                        copy_lines(&file.path(), &self.dir.join("journal").join(file.file_name()), &key)?;
+                        copy_lines(&file.path(), &self.dir.join("journal").join(file.file_name()), &key, 0)?;
                     }
                 }
             }
@@ -197,13 +198,19 @@ impl<'a> Recording<'a> {
     }
 }
 
-/// Copies the lines of one group. A torn last line is copied as it is: the reader tells.
-fn copy_lines(from: &Path, to: &Path, group: &str) -> Result<()> {
+/// Copies the lines of one group: all, or those that a sink received from a moment on (pods that
+/// were replaced before have left no journal). A torn last line is copied as it is: the reader tells.
+fn copy_lines(from: &Path, to: &Path, group: &str, received_from_ns: u64) -> Result<()> {
     let text = fs::read_to_string(from).with_context(|| format!("read {}", from.display()))?;
     let needle = format!("\"group\":\"{group}\"");
-    let ours: Vec<&str> = text.lines().filter(|line| line.contains(&needle)).collect();
+    let recent = |line: &&str| received_from_ns == 0 || received_ns(line).is_none_or(|at| at >= received_from_ns);
+    let ours: Vec<&str> = text.lines().filter(|line| line.contains(&needle)).filter(recent).collect();
     if ours.is_empty() {
         return Ok(());
     }
     fs::write(to, ours.join("\n") + "\n").with_context(|| format!("write {}", to.display()))
+}
+
+fn received_ns(line: &str) -> Option<u64> {
+    serde_json::from_str::<serde_json::Value>(line).ok()?.get("received_ns")?.as_u64()
 }

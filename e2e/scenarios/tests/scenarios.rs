@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use libtest_mimic::{Arguments, Failed, Trial};
-use regent_demo::federation::wait_for;
+use regent_demo::federation::{NAMESPACE, run, wait_for, workspace};
 use regent_demo::scenario::{move_to, play};
 use regent_demo::screen::Screen;
 use regent_evidence::{Kind, Scenario};
-use regent_rig::Component;
+use regent_rig::{Component, Where};
 use regent_scenarios::{LIMIT, Stage, group, pass, ready_at};
 
 type Test = fn(&Stage) -> Result<()>;
@@ -41,7 +41,8 @@ fn main() {
 
 fn trials(stage: &Arc<Mutex<Option<Stage>>>) -> Vec<Trial> {
     // In this order: what destroys more comes later.
-    let tests: [(&str, Test); 11] = [
+    let tests: [(&str, Test); 12] = [
+        ("the_chart_lints_and_an_api_server_accepts_all_of_it", chart),
         ("wrong_input_is_refused_with_object_field_and_remedy", wrong_input),
         ("groups_become_protected_and_armed_and_a_taken_name_is_said", protect),
         ("a_killed_operator_replica_pauses_nothing", operator_killed),
@@ -83,6 +84,25 @@ fn taken_group() -> regent_demo::group::Group {
 /// The only standby is no longer lawful.
 fn nowhere_group() -> regent_demo::group::Group {
     group("nowhere", &["france"], 8082)
+}
+
+/// At a witness: its API server knows the CRDs, and nothing of the chart is installed there.
+fn chart(stage: &Stage) -> Result<()> {
+    let (federation, site) = (&stage.federation, "luxembourg");
+    let (chart, values) = (workspace().join("charts/regent"), federation.keys("france").join("values.yaml"));
+    let values = values.display().to_string();
+    let helm = |verb: &[&str]| -> Result<String> {
+        let mut command = federation.rig.command(&Where::Site(site.into()), "helm")?;
+        command.args(verb).arg(&chart).args(["--namespace", NAMESPACE, "--values", &values]);
+        command.args(["--set", "image.repository=registry.rig/regent,image.tag=dev"]);
+        run(command, &[], None)
+    };
+    let said = helm(&["lint", "--strict"])?;
+    ensure!(said.contains("0 chart(s) failed"), "{said}");
+    let rendered = helm(&["template", "regent"])?;
+    let answers = federation.kubectl(site, &["apply", "--dry-run=server", "-f", "-"], Some(&rendered))?;
+    ensure!(answers.contains("daemonset.apps/regent-agent created"), "{answers}");
+    Ok(())
 }
 
 fn wrong_input(stage: &Stage) -> Result<()> {

@@ -56,11 +56,14 @@ impl Group {
         values.iter().fold(manifest, |text, (name, value)| text.replace(&format!("${{{name}}}"), value))
     }
 
-    /// Applies the manifests at home and prepares the standbys' namespaces, as their owners would.
+    /// Prepares the standbys' namespaces, as their owners would.
+    pub fn prepare_standbys(&self, federation: &Federation) -> Result<()> {
+        self.standbys.iter().try_for_each(|standby| self.prepare(federation, standby, "standby"))
+    }
+
+    /// Prepares the standbys and applies the manifests at home.
     pub fn apply(&self, federation: &Federation) -> Result<()> {
-        for standby in &self.standbys {
-            self.prepare(federation, standby, "standby")?;
-        }
+        self.prepare_standbys(federation)?;
         federation.kubectl(&self.home, &["apply", "-f", "-"], Some(&self.manifest(federation)))?;
         self.prepare(federation, &self.home, "home")
     }

@@ -183,13 +183,15 @@ impl<'a> Recording<'a> {
     /// The pods' journals are files of their emptyDirs, on their nodes' disks.
     fn copy_journals(&self) -> Result<()> {
         let key = self.group.key();
+        // A line that arrived as the recording began was written a little before.
+        let from_ns = self.began_ns.saturating_sub(500_000_000);
         for site in self.federation.rig.sites() {
             for node in site.nodes() {
                 let pods = node.outside("/var/lib/kubelet").join("pods");
                 for pod in fs::read_dir(&pods).into_iter().flatten().flatten() {
                     let volume = pod.path().join("volumes/kubernetes.io~empty-dir/journal");
                     for file in fs::read_dir(&volume).into_iter().flatten().flatten() {
-                        copy_lines(&file.path(), &self.dir.join("journal").join(file.file_name()), &key, 0)?;
+                        copy_lines(&file.path(), &self.dir.join("journal").join(file.file_name()), &key, from_ns)?;
                     }
                 }
             }
@@ -198,12 +200,13 @@ impl<'a> Recording<'a> {
     }
 }
 
-/// Copies the lines of one group: all, or those that a sink received from a moment on (pods that
-/// were replaced before have left no journal). A torn last line is copied as it is: the reader tells.
-fn copy_lines(from: &Path, to: &Path, group: &str, received_from_ns: u64) -> Result<()> {
+/// Copies the lines of one group from a moment on: pods that were replaced before have left no
+/// journal, and an earlier recording of the group is none of this one's. A torn last line is
+/// copied as it is: the reader tells.
+fn copy_lines(from: &Path, to: &Path, group: &str, from_ns: u64) -> Result<()> {
     let text = fs::read_to_string(from).with_context(|| format!("read {}", from.display()))?;
     let needle = format!("\"group\":\"{group}\"");
-    let recent = |line: &&str| received_from_ns == 0 || received_ns(line).is_none_or(|at| at >= received_from_ns);
+    let recent = |line: &&str| written_ns(line).is_none_or(|at| at >= from_ns);
     let ours: Vec<&str> = text.lines().filter(|line| line.contains(&needle)).filter(recent).collect();
     if ours.is_empty() {
         return Ok(());
@@ -211,6 +214,7 @@ fn copy_lines(from: &Path, to: &Path, group: &str, received_from_ns: u64) -> Res
     fs::write(to, ours.join("\n") + "\n").with_context(|| format!("write {}", to.display()))
 }
 
-fn received_ns(line: &str) -> Option<u64> {
-    serde_json::from_str::<serde_json::Value>(line).ok()?.get("received_ns")?.as_u64()
+fn written_ns(line: &str) -> Option<u64> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    line.get("boot_ns").or_else(|| line.get("received_ns"))?.as_u64()
 }

@@ -124,13 +124,14 @@ fn wrong_input(stage: &Stage) -> Result<()> {
 fn protect(stage: &Stage) -> Result<()> {
     let federation = &stage.federation;
     let (shop, taken, nowhere) = (main_group(), taken_group(), nowhere_group());
-    for group in [&shop, &taken, &nowhere] {
-        group.apply(federation)?;
-    }
+    taken.prepare_standbys(federation)?;
     let foreign = taken.manifest(federation);
     let deployment = foreign.split("---\n").find(|d| d.contains("kind: Deployment")).unwrap_or_default();
     let deployment = deployment.replace("replicas: 2", "replicas: 0");
     federation.kubectl("france", &["apply", "-f", "-"], Some(&deployment))?;
+    for group in [&shop, &taken, &nowhere] {
+        group.apply(federation)?;
+    }
     for group in [&shop, &taken, &nowhere] {
         federation.plugin("ireland", &["protect", &group.name, "--yes", "--wait", "180s"])?;
     }

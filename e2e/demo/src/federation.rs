@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
 use crate::group::Group;
+use anyhow::{Context, Result, bail};
 use regent_rig::{ImageFile, Options, Rig, SitePlan, Topology, Where};
 
 /// Namespace of Regent's own pods.
@@ -144,8 +144,19 @@ impl Federation {
         let paths = [self.program("regent-operator"), self.charter(), self.keys(name), site.kubeconfig()];
         let [program, charter, keys, kubeconfig] = paths.map(|path| path.display().to_string());
         let argv = [
-            &program, "witness", "--install", "--site", name, "--charter", &charter, "--keys", &keys, "--kubeconfig", &kubeconfig,
-            "--listen", &listen,
+            &program,
+            "witness",
+            "--install",
+            "--site",
+            name,
+            "--charter",
+            &charter,
+            "--keys",
+            &keys,
+            "--kubeconfig",
+            &kubeconfig,
+            "--listen",
+            &listen,
         ];
         let argv: Vec<String> = argv.iter().map(|a| (*a).to_owned()).collect();
         self.rig.daemon(&Where::Site(name.clone()), WITNESS, &argv, &[])?;

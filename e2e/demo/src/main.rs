@@ -50,7 +50,9 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error:#}");
-            eprintln!("the rig is left as it is: `regent-rig logs SITE` shows what its parts said, `make rig-down` removes it");
+            eprintln!(
+                "the rig is left as it is: `regent-rig logs SITE` shows what its parts said, `make rig-down` removes it"
+            );
             ExitCode::FAILURE
         }
     }

@@ -67,7 +67,11 @@ impl<'a> Recording<'a> {
         // However this program ends, the kernel ends the client with it. It does so when the
         // thread that started it ends: record in a thread that outlives the recording.
         let mut client = self.federation.rig.command(&Where::Client, "setpriv")?;
-        client.args(["--pdeathsig", "KILL", "--"]).arg(self.federation.program("client")).arg("--out").arg(self.dir.join("client.jsonl"));
+        client
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(self.federation.program("client"))
+            .arg("--out")
+            .arg(self.dir.join("client.jsonl"));
         for site in self.federation.rig.sites().iter().filter(|s| s.site.is_full()) {
             client.args(["--target", &format!("{}={}:{}", site.site.name, site.wan_ip(), self.group.port)]);
         }
@@ -89,7 +93,13 @@ impl<'a> Recording<'a> {
     }
 
     /// Waits until the events since `since_ns` satisfy `holds`, showing them as they come.
-    pub fn wait(&mut self, what: &str, limit: Duration, since_ns: u64, holds: impl Fn(&[&Event]) -> bool) -> Result<()> {
+    pub fn wait(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        since_ns: u64,
+        holds: impl Fn(&[&Event]) -> bool,
+    ) -> Result<()> {
         let begun = Instant::now();
         let key = self.group.key();
         loop {

@@ -9,7 +9,8 @@ use regent_demo::federation::workspace;
 /// Files that git knows or would take, with their text.
 fn files(ending: &str) -> Vec<(PathBuf, String)> {
     let root = workspace();
-    let out = Command::new("git").arg("-C").arg(&root).args(["ls-files", "-co", "--exclude-standard"]).output().unwrap();
+    let out =
+        Command::new("git").arg("-C").arg(&root).args(["ls-files", "-co", "--exclude-standard"]).output().unwrap();
     let names = String::from_utf8(out.stdout).unwrap();
     let found: Vec<_> = names
         .lines()
@@ -42,7 +43,8 @@ fn no_rust_file_is_longer_than_500_lines() {
 
 #[test]
 fn nothing_is_left_for_later() {
-    let words = ["TO".to_owned() + "DO", "FIX".to_owned() + "ME", "unimplemented".to_owned() + "!", "todo".to_owned() + "!("];
+    let words =
+        ["TO".to_owned() + "DO", "FIX".to_owned() + "ME", "unimplemented".to_owned() + "!", "todo".to_owned() + "!("];
     let mut found = Vec::new();
     for (path, text) in files(".rs").into_iter().chain(files(".yaml")) {
         for (number, line) in text.lines().enumerate() {
@@ -56,7 +58,18 @@ fn nothing_is_left_for_later() {
 
 #[test]
 fn core_reads_no_clock_and_does_no_input_or_output() {
-    let banned = ["std::fs", "std::net", "std::thread", "std::env", "tokio", "kube::", "tonic", "SystemTime", "Instant::now", "rand::"];
+    let banned = [
+        "std::fs",
+        "std::net",
+        "std::thread",
+        "std::env",
+        "tokio",
+        "kube::",
+        "tonic",
+        "SystemTime",
+        "Instant::now",
+        "rand::",
+    ];
     let mut found = Vec::new();
     for (path, text) in files(".rs").into_iter().filter(|(p, _)| p.starts_with("operator/core/src")) {
         if path.components().any(|c| c.as_os_str() == "sim") {
@@ -88,7 +101,8 @@ fn nothing_outside_tests_may_panic_by_unwrap() {
 fn unsafe_code_is_in_one_module_of_the_guard_at_most() {
     let word = "unsafe".to_owned() + " {";
     let with = files(".rs").into_iter().filter(|(_, text)| code(text).any(|(_, l)| l.contains(&word)));
-    let found: Vec<String> = with.map(|(path, _)| path.display().to_string()).filter(|p| p != "operator/guard/src/sys.rs").collect();
+    let found: Vec<String> =
+        with.map(|(path, _)| path.display().to_string()).filter(|p| p != "operator/guard/src/sys.rs").collect();
     none(found, "only operator/guard/src/sys.rs speaks to the kernel by itself");
 }
 

@@ -70,7 +70,12 @@ pub fn run(args: &Args, format: Format) -> Result<Verdict> {
         );
     }
     let header = ["IF THESE SITES FAIL TOGETHER", "BECAUSE", "WITNESSES LEFT", "HOME STILL RENEWS", "MAY TAKE OVER"];
-    print(format, &json!({"charter": charter, "analysis": analysis}), &header, analysis.outcomes.iter().map(row).collect())?;
+    print(
+        format,
+        &json!({"charter": charter, "analysis": analysis}),
+        &header,
+        analysis.outcomes.iter().map(row).collect(),
+    )?;
     Ok(Verdict::Well)
 }
 
@@ -96,7 +101,13 @@ fn row(outcome: &Outcome) -> Vec<String> {
         Cause::Jurisdiction(country) => format!("jurisdiction {country}"),
     };
     let renews = if outcome.renewal { "yes" } else { "no" };
-    vec![names(&outcome.failed), because, outcome.witnesses_left.to_string(), renews.to_owned(), names(&outcome.takeover)]
+    vec![
+        names(&outcome.failed),
+        because,
+        outcome.witnesses_left.to_string(),
+        renews.to_owned(),
+        names(&outcome.takeover),
+    ]
 }
 
 fn names(sites: &[SiteName]) -> String {

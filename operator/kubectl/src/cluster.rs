@@ -31,12 +31,14 @@ impl ClusterArgs {
             KubeConfigOptions { context: self.context.clone(), cluster: self.cluster.clone(), user: self.user.clone() };
         let config = match &self.kubeconfig {
             Some(path) => {
-                let file = Kubeconfig::read_from(path).with_context(|| format!("read kubeconfig {}", path.display()))?;
+                let file =
+                    Kubeconfig::read_from(path).with_context(|| format!("read kubeconfig {}", path.display()))?;
                 Config::from_custom_kubeconfig(file, &options).await
             }
             None => Config::from_kubeconfig(&options).await,
         };
-        let config = config.context("find the cluster in the kubeconfig; name another with --kubeconfig or --context")?;
+        let config =
+            config.context("find the cluster in the kubeconfig; name another with --kubeconfig or --context")?;
         Client::try_from(config).context("make a client of the cluster")
     }
 }

@@ -30,9 +30,7 @@ pub struct WitnessAnswer {
 
 /// Asks the site's operator, through the API server, to ask every witness.
 async fn ask(client: &Client, group: &str) -> Result<BTreeMap<String, WitnessAnswer>> {
-    let path = format!(
-        "/api/v1/namespaces/regent-system/services/regent-operator:views/proxy/explain/{group}"
-    );
+    let path = format!("/api/v1/namespaces/regent-system/services/regent-operator:views/proxy/explain/{group}");
     let request = http::Request::get(path).body(Vec::new())?;
     client.request(request).await.context(
         "ask the operator of this site; at a witness without pods, use the context of a site that runs the operator",

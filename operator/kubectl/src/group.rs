@@ -16,7 +16,10 @@ pub async fn find(client: &Client, name: &str) -> Result<FailoverGroup> {
         [one] => Ok((*one).clone()),
         [] => {
             let known: Vec<String> = all.iter().filter_map(|g| g.key().ok()).map(|k| k.to_string()).collect();
-            bail!("no FailoverGroup {name:?} here; there is {}", if known.is_empty() { "none".into() } else { known.join(", ") })
+            bail!(
+                "no FailoverGroup {name:?} here; there is {}",
+                if known.is_empty() { "none".into() } else { known.join(", ") }
+            )
         }
         several => {
             let keys: Vec<String> = several.iter().filter_map(|g| g.key().ok()).map(|k| k.to_string()).collect();

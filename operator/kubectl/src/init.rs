@@ -192,7 +192,11 @@ fn write_site(out: &Path, site: &SiteName, keys: &SiteKeys, charter: &str) -> Re
 }
 
 fn make_dir(dir: &Path) -> Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(|| format!("make folder {}", dir.display()))
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .with_context(|| format!("make folder {}", dir.display()))
 }
 
 fn write_secret(path: &Path, text: &str) -> Result<()> {

@@ -73,13 +73,21 @@ pub async fn failback(args: &FailbackArgs, client: &Client) -> Result<Verdict> {
 async fn start(client: &Client, group: &FailoverGroup, to: &str, how: &How) -> Result<Verdict> {
     let key = crate::group::key(group)?;
     let holder = group.status.as_ref().and_then(|s| s.holder.clone());
-    let Some(holder) = holder else { bail!("{key} has no holder now, so there is nothing to move; see `kubectl regent explain {}`", group.name_any()) };
+    let Some(holder) = holder else {
+        bail!("{key} has no holder now, so there is nothing to move; see `kubectl regent explain {}`", group.name_any())
+    };
     if holder == to {
         println!("{key} is at {to} already");
         return Ok(Verdict::Well);
     }
     confirm(&format!("{key} will stop at {holder} and start at {to}: a short outage."), how.yes)?;
-    let spec = TakeoverSpec { group: key.clone(), to: to.to_owned(), kind: TakeoverType::Planned, reason: how.reason.clone(), approve: false };
+    let spec = TakeoverSpec {
+        group: key.clone(),
+        to: to.to_owned(),
+        kind: TakeoverType::Planned,
+        reason: how.reason.clone(),
+        approve: false,
+    };
     let mut takeover = Takeover::new("", spec);
     takeover.metadata.name = None;
     takeover.metadata.generate_name = Some(format!("{}-to-{to}-", group.name_any()));
@@ -93,7 +101,10 @@ async fn start(client: &Client, group: &FailoverGroup, to: &str, how: &How) -> R
     let waiting = follow(&api, &name);
     match tokio::time::timeout(how.wait, waiting).await {
         Ok(outcome) => outcome,
-        Err(_) => bail!("takeover {name} is not complete after {:?}; it goes on: kubectl get takeover {name} -o yaml", how.wait),
+        Err(_) => bail!(
+            "takeover {name} is not complete after {:?}; it goes on: kubectl get takeover {name} -o yaml",
+            how.wait
+        ),
     }
 }
 

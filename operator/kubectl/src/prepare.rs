@@ -19,10 +19,8 @@ pub struct Args {
 }
 
 /// Kinds that the mirror knows, by API group.
-const KINDS: [(&str, &[&str]); 2] = [
-    ("", &["services", "configmaps", "secrets", "serviceaccounts"]),
-    ("apps", &["deployments", "statefulsets"]),
-];
+const KINDS: [(&str, &[&str]); 2] =
+    [("", &["services", "configmaps", "secrets", "serviceaccounts"]), ("apps", &["deployments", "statefulsets"])];
 
 /// Namespace, Role and RoleBinding: the operator keeps copies here.
 pub fn standby(args: &Args) -> Result<Verdict> {

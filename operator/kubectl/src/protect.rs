@@ -56,7 +56,9 @@ pub async fn run(args: &Args, client: &Client) -> Result<Verdict> {
     }
     match tokio::time::timeout(args.wait, until_protected(&api, &group.name_any())).await {
         Ok(outcome) => outcome,
-        Err(_) => bail!("{key} is not Protected after {:?}: see `kubectl regent status {}`", args.wait, group.name_any()),
+        Err(_) => {
+            bail!("{key} is not Protected after {:?}: see `kubectl regent status {}`", args.wait, group.name_any())
+        }
     }
 }
 
@@ -87,7 +89,10 @@ fn has_ended(pod: &Pod) -> bool {
 
 fn owner(ns: &str, pod: &Pod) -> Result<Owner> {
     let refused = || {
-        format!("pod {ns}/{} has no gate and no Deployment or StatefulSet that could be restarted: re-create it by hand", pod.name_any())
+        format!(
+            "pod {ns}/{} has no gate and no Deployment or StatefulSet that could be restarted: re-create it by hand",
+            pod.name_any()
+        )
     };
     let owners = pod.owner_references();
     let controller = owners.iter().find(|o| o.controller == Some(true)).with_context(refused)?;

@@ -23,7 +23,11 @@ pub async fn run(client: &Client, format: Format) -> Result<Verdict> {
     let rows = observers.iter().map(|observer| {
         let mut row = vec![observer.clone()];
         row.extend(sites.iter().map(|site| {
-            if &site.name_any() == observer { "-".to_owned() } else { cell(observer, site).unwrap_or_else(|| "?".into()) }
+            if &site.name_any() == observer {
+                "-".to_owned()
+            } else {
+                cell(observer, site).unwrap_or_else(|| "?".into())
+            }
         }));
         row
     });

@@ -105,17 +105,20 @@ pub async fn run(args: &Args, client: &Client, format: Format) -> Result<Verdict
 
 async fn sites(client: &Client) -> Result<Vec<SiteRow>> {
     let list = Api::<Site>::all(client.clone()).list(&ListParams::default()).await?.items;
-    Ok(list.iter().map(|site| {
-        let status = site.status.clone().unwrap_or_default();
-        let alive = status.observed_by.iter().filter(|s| s.alive).count();
-        SiteRow {
-            site: site.name_any(),
-            country: status.country,
-            party: status.party,
-            roles: status.roles.iter().map(|r| format!("{r:?}")).collect(),
-            seen: format!("by {alive} of {}", status.observed_by.len()),
-        }
-    }).collect())
+    Ok(list
+        .iter()
+        .map(|site| {
+            let status = site.status.clone().unwrap_or_default();
+            let alive = status.observed_by.iter().filter(|s| s.alive).count();
+            SiteRow {
+                site: site.name_any(),
+                country: status.country,
+                party: status.party,
+                roles: status.roles.iter().map(|r| format!("{r:?}")).collect(),
+                seen: format!("by {alive} of {}", status.observed_by.len()),
+            }
+        })
+        .collect())
 }
 
 fn site_table(sites: &[SiteRow]) -> String {

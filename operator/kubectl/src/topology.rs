@@ -65,15 +65,18 @@ impl Topology {
             site.addresses.clone_from(list);
         }
         if let Some(site) = topology.sites.iter().find(|s| s.addresses.is_empty()) {
-            bail!("site {} has no address: add `addresses: [IP:PORT]` to it, or --address {}=IP:PORT", site.name, site.name);
+            bail!(
+                "site {} has no address: add `addresses: [IP:PORT]` to it, or --address {}=IP:PORT",
+                site.name,
+                site.name
+            );
         }
         Ok(topology)
     }
 
     /// Who votes.
     pub fn witnesses(&self) -> Vec<SiteName> {
-        let is_primary =
-            |site: &Site| self.parties.iter().any(|p| p.name == site.party && p.role == Role::Primary);
+        let is_primary = |site: &Site| self.parties.iter().any(|p| p.name == site.party && p.role == Role::Primary);
         match &self.witnesses {
             Some(list) => list.clone(),
             None => self.sites.iter().filter(|s| !is_primary(s)).map(|s| s.name.clone()).collect(),

@@ -155,6 +155,10 @@ async fn accept(listener: TcpListener, config: PartyConfig, tx: mpsc::Sender<std
             match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(stream, address, &config)).await {
                 // The server is going down: its connections are of no use.
                 Ok(Ok(peer)) => drop(tx.send(Ok(peer)).await),
+                // Probes of the port come every few seconds, and say nothing.
+                Ok(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                    tracing::debug!(%address, "connection closed before its handshake");
+                }
                 Ok(Err(error)) => tracing::warn!(%address, %error, "TLS handshake refused"),
                 Err(_) => tracing::debug!(%address, "TLS handshake took too long"),
             }

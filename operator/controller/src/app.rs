@@ -25,7 +25,7 @@ use crate::mirror::Mirror;
 use crate::objects::{self, ControlLeases, Snapshot, bounded};
 use crate::observer::{self, Observer};
 use crate::plans::{self, Plans};
-use crate::reconcile::Reconciler;
+use crate::reconcile::{Reconciler, copies};
 use crate::standby::Standby;
 use crate::views::{self, ViewsError};
 use crate::witness::{self, WitnessService};
@@ -92,13 +92,14 @@ pub async fn run_witness(
 ) -> Result<()> {
     let context = Arc::new(context);
     let peers = Peers::new(&context)?;
-    let plans = Arc::new(Plans::new(context.clone(), ControlLeases::new(client.clone())));
+    let leases = ControlLeases::new(client.clone());
+    let plans = Arc::new(Plans::new(context.clone(), leases.clone()));
     let observer = Arc::new(Observer::new(context.clone()));
     let service = Arc::new(WitnessService::new(context.clone()));
     let services = Services {
         context: context.clone(),
         witness: Some(service.clone()),
-        plans,
+        plans: plans.clone(),
         observer: observer.clone(),
         lease: None,
         bundles: None,
@@ -109,6 +110,14 @@ pub async fn run_witness(
         let (observer, peers, client, stop) = (observer, peers.clone(), client.clone(), stop.clone());
         async move {
             observer.run(peers, client, stop).await;
+            Ok(())
+        }
+    });
+    tasks.spawn({
+        let (client, peers, stop) = (client.clone(), peers.clone(), stop.clone());
+        async move {
+            let copies = copies::run(client, plans.clone(), leases, stop.clone());
+            tokio::join!(copies, plans::exchange(plans, peers, stop));
             Ok(())
         }
     });

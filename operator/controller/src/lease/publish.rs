@@ -88,7 +88,7 @@ fn view(shell: &LeaseShell, plans: &Plans, status: &GroupStatus) -> Option<Holde
 }
 
 /// The highest vote that at least one honest witness named.
-pub(super) fn named(status: &GroupStatus, faulty: usize) -> Option<Vote> {
+pub(crate) fn named(status: &GroupStatus, faulty: usize) -> Option<Vote> {
     let mut votes: Vec<&Vote> = status.witnesses.values().filter_map(|w| w.vote.as_ref()).collect();
     votes.sort_by_key(|v| std::cmp::Reverse(v.epoch));
     let backed = |v: &&&Vote| votes.iter().filter(|other| **other == **v).count() > faulty;

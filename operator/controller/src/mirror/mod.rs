@@ -30,7 +30,7 @@ use tonic::Status;
 
 use crate::context::Context;
 use crate::federation::server::{Bundle as Served, Bundles};
-use crate::lease::LeaseShell;
+use crate::lease::{LeaseShell, named};
 use crate::objects::{ObjectError, Snapshot};
 use crate::plans::Plans;
 
@@ -106,9 +106,9 @@ impl Mirror {
     /// Whether home's objects are what runs: nobody else is known to hold the group.
     fn may_mirror(&self, group: &GroupKey) -> bool {
         self.shell.group_status(group).is_none_or(|status| {
-            let named = status.witnesses.values().filter_map(|w| w.vote.as_ref()).max_by_key(|v| v.epoch);
+            let holder = named(&status, self.context.charter.faulty_witnesses as usize);
             matches!(status.role, "Holder" | "RanOut" | "Releasing")
-                || named.is_none_or(|v| v.site == self.context.site)
+                || holder.is_none_or(|v| v.site == self.context.site)
         })
     }
 

@@ -1,11 +1,23 @@
 //! Read-only copies of other homes' groups, so that every site tells the same story.
 
-use kube::api::{Api, Patch, PatchParams};
-use regent_api::{FIELD_MANAGER, FailoverGroup, FailoverGroupSpec, Protection, Selector, WantedProtection, duration};
-use regent_core::plan::Plan;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::objects::{ObjectError, Snapshot, bounded};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use kube::api::{Api, ListParams, Patch, PatchParams};
+use regent_api::{
+    ControlLeaseStatus, FIELD_MANAGER, FailoverGroup, FailoverGroupSpec, Protection, Selector, WantedProtection,
+    duration,
+};
+use regent_core::plan::{Plan, VerifiedPlan};
+use tokio_util::sync::CancellationToken;
+
+use super::status;
+use crate::objects::{ControlLeases, ObjectError, Snapshot, bounded};
+use crate::plans::{Plans, plan_of};
+
+const LOOK: Duration = Duration::from_secs(5);
 
 /// The spec of a copy: what the signed plan says, and of pods what the bundle says where
 /// there is one.
@@ -52,6 +64,63 @@ pub async fn keep(
     let copy = FailoverGroup::new(&name, spec);
     let params = PatchParams::apply(FIELD_MANAGER).force();
     bounded(&format!("FailoverGroup {name}"), api.patch(&name, &params, &Patch::Apply(&copy))).await.map(drop)
+}
+
+/// Keeps copies at a site that is a witness alone, until cancelled: it has no reconcilers.
+pub async fn run(client: kube::Client, plans: Arc<Plans>, leases: ControlLeases, stop: CancellationToken) {
+    let mut changed = plans.watch();
+    loop {
+        if let Err(e) = look(&client, &plans, &leases).await {
+            tracing::debug!("{e}");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = changed.changed() => {}
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
+
+async fn look(client: &kube::Client, plans: &Plans, leases: &ControlLeases) -> Result<(), ObjectError> {
+    let api: Api<FailoverGroup> = Api::all(client.clone());
+    let listed = bounded("FailoverGroups", api.list(&ListParams::default())).await?.items;
+    let objects: Snapshot<FailoverGroup> = Arc::new(listed.into_iter().map(|o| (o.name_any(), o)).collect());
+    let leases = leases.list().await?;
+    for envelope in leases.iter().filter_map(|l| plan_of(l.status.as_ref()?)) {
+        if let Err(e) = plans.absorb(&envelope) {
+            tracing::warn!("a kept plan: {e}");
+        }
+    }
+    for (group, plan) in plans.all() {
+        keep(client, &objects, plan.plan(), None).await?;
+        let name = regent_api::object_name(&group);
+        let lease = leases.iter().find(|l| l.name_any() == name).and_then(|l| l.status.as_ref());
+        if let Some(object) = objects.get(&name) {
+            show(client, object, &plan, lease, None).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the status of a copy.
+pub async fn show(
+    client: &kube::Client,
+    object: &FailoverGroup,
+    plan: &VerifiedPlan,
+    lease: Option<&ControlLeaseStatus>,
+    revision: Option<String>,
+) -> Result<(), ObjectError> {
+    let facts = status::Facts { protecting: protecting(object, plan), revision, ..status::Facts::default() };
+    let new = status::status(object, &facts, Some(plan), lease, Timestamp::now());
+    status::write(client, object, &new).await
+}
+
+/// At other sites the signed plan tells how far protection is.
+fn protecting(object: &FailoverGroup, plan: &VerifiedPlan) -> Option<(String, String)> {
+    match plan.plan().protection {
+        regent_core::plan::Protection::Protected => None,
+        _ => Some(("Observed".into(), format!("its home, {}, says how far it is", object.spec.home))),
+    }
 }
 
 #[cfg(test)]

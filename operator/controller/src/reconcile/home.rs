@@ -12,12 +12,12 @@ use regent_core::contender::GroupStatus;
 use regent_core::ids::{GroupKey, NodeName};
 use regent_core::plan::{Plan, Protection, VerifiedPlan};
 
-use super::judge::{Finding, Judged, judge};
+use super::judge::{Finding, Judged, judge, missing_standbys};
 use super::protect::{self, CONFIRMING, REGISTERING, Step, must_open, next};
 use super::status::{self, Facts};
 use super::{Reconciler, pods};
-use crate::mirror::MirrorError;
 use crate::mirror::reports::forget_report;
+use crate::mirror::{MirrorError, StandbyReport, note_report};
 use crate::standby::apply::Applier;
 
 /// What one look at a group found before anything is written.
@@ -230,9 +230,24 @@ impl Reconciler {
         }
     }
 
-    /// Reports of sites that are no standbys any more.
+    /// Standbys that residency forbids say nothing any more: home says it of them.
+    /// Reports of sites that are no standbys at all any more are forgotten.
     async fn forget_others(&self, look: &Look<'_>) {
         let Some(plan) = self.plans.get(&look.key) else { return };
+        if let Some(finding) = &look.judged.unlawful {
+            let report = StandbyReport {
+                reason: "Unlawful".into(),
+                message: finding.message.clone(),
+                ..StandbyReport::default()
+            };
+            for standby in missing_standbys(look.object, plan.plan()) {
+                let noted =
+                    note_report(&self.client, &self.groups, &self.context.site, &standby, &look.key, &report).await;
+                if let Err(e) = noted {
+                    tracing::debug!("{e}");
+                }
+            }
+        }
         let named: BTreeSet<&str> = look.object.spec.standbys.iter().map(String::as_str).collect();
         let reported = look.object.status.iter().flat_map(|s| &s.standbys);
         for standby in reported.filter(|s| !named.contains(s.site.as_str())) {

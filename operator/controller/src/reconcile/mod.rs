@@ -22,11 +22,8 @@ pub mod status;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use kube::ResourceExt;
 use regent_api::{ControlLease, ControlLeaseStatus, FailoverGroup, object_name};
 use regent_core::ids::GroupKey;
-use regent_core::plan::Protection;
 use regent_shell::clock;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -120,26 +117,11 @@ impl Reconciler {
                 tracing::warn!("{e}");
             }
             let Some(object) = objects.get(&object_name(&group)) else { continue };
-            let facts = status::Facts {
-                protecting: protecting(object, plan.plan().protection),
-                revision: held.map(|h| h.digest),
-                ..status::Facts::default()
-            };
             let lease = self.lease(&group);
-            let new = status::status(object, &facts, Some(&plan), lease.as_ref(), Timestamp::now());
-            if let Err(e) = status::write(&self.client, object, &new).await {
+            let revision = held.map(|h| h.digest);
+            if let Err(e) = copies::show(&self.client, object, &plan, lease.as_ref(), revision).await {
                 tracing::debug!("{e}");
             }
-        }
-    }
-}
-
-/// At other sites the signed plan tells how far protection is.
-fn protecting(object: &FailoverGroup, protection: Protection) -> Option<(String, String)> {
-    match protection {
-        Protection::Protected => None,
-        Protection::Observed | Protection::Retiring => {
-            Some(("Observed".into(), format!("see FailoverGroup {} at {}", object.name_any(), object.spec.home)))
         }
     }
 }

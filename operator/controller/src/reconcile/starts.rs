@@ -22,7 +22,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use super::Reconciler;
-use super::pods::{has_gate, name_of};
+use super::pods::name_of;
 use crate::standby::ready::{is_gone, is_ready, replicas};
 
 /// A group that isn't ready by then won't be told of.
@@ -54,8 +54,9 @@ pub enum Said {
 }
 
 impl Progress {
-    /// What the pods as they are now add. `since`: no start before it counts.
-    pub fn look(&mut self, pods: &BTreeMap<String, Pod>, wanted: usize, since: Timestamp) -> Vec<Said> {
+    /// What the pods as they are now add. `wanted`: how many there should be, if that is
+    /// known. `since`: no start before it counts.
+    pub fn look(&mut self, pods: &BTreeMap<String, Pod>, wanted: Option<usize>, since: Timestamp) -> Vec<Said> {
         let mut said = Vec::new();
         let alive: Vec<&Pod> = pods.values().filter(|p| !is_gone(p)).collect();
         let fresh = |p: &&Pod| started_at(p).filter(|t| *t >= since).map(|t| (name_of(p), t));
@@ -66,7 +67,8 @@ impl Progress {
             said.push(Said::First(pod, at));
         }
         let ready = alive.iter().filter(|p| is_ready(p)).count();
-        if self.first && !self.all && ready >= wanted.max(1) && ready == alive.len() {
+        let complete = wanted.is_some_and(|wanted| ready >= wanted.max(1));
+        if self.first && !self.all && complete && ready == alive.len() {
             self.all = true;
             said.push(Said::All(ready));
         }
@@ -122,7 +124,7 @@ impl Reconciler {
         let name = FailoverGroup::name_at(group, &self.context.site);
         let Some(object) = self.groups.borrow().get(&name).cloned() else { return };
         let spec = object.spec;
-        let wanted = self.wanted(&spec).await;
+        let mut wanted = None;
         let config = watcher::Config::default().labels(&spec.selector.to_label_selector());
         let streams = spec.namespaces.iter().map(|namespace| {
             let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
@@ -133,12 +135,15 @@ impl Reconciler {
         let mut progress = Progress::default();
         while let Some(event) = events.next().await {
             match event {
-                Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) if has_gate(&pod, group) => {
+                Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) => {
                     pods.insert(name_of(&pod), pod);
                 }
                 Ok(watcher::Event::Delete(pod)) => drop(pods.remove(&name_of(&pod))),
                 Ok(_) => {}
                 Err(e) => tracing::debug!("watching pods of group {group}: {e}"),
+            }
+            if wanted.is_none() {
+                wanted = self.wanted(&spec).await;
             }
             for said in progress.look(&pods, wanted, since) {
                 self.say(group, epoch, said);
@@ -149,23 +154,23 @@ impl Reconciler {
         }
     }
 
-    /// How many pods the group's workloads want here.
-    async fn wanted(&self, spec: &FailoverGroupSpec) -> usize {
-        let mut wanted = 0;
+    /// How many pods the group's workloads want here; none while that can't be read.
+    async fn wanted(&self, spec: &FailoverGroupSpec) -> Option<usize> {
+        let mut wanted = 0usize;
         let all = kube::api::ListParams::default();
         for namespace in &spec.namespaces {
             for kind in [("apps/v1", "Deployment"), ("apps/v1", "StatefulSet")] {
                 let found = crate::mirror::capture::list(&self.client, kind, namespace, &all).await;
-                for workload in found.unwrap_or_default() {
+                for workload in found.ok()? {
                     let labels = workload.pointer("/spec/template/metadata/labels").cloned().unwrap_or_default();
                     let labels: BTreeMap<String, String> = serde_json::from_value(labels).unwrap_or_default();
                     if spec.selector.matches(&labels) {
-                        wanted += usize::try_from(replicas(&workload)).unwrap_or(usize::MAX);
+                        wanted = wanted.saturating_add(usize::try_from(replicas(&workload)).unwrap_or(usize::MAX));
                     }
                 }
             }
         }
-        wanted
+        Some(wanted)
     }
 
     fn say(&self, group: &GroupKey, epoch: Epoch, said: Said) {
@@ -215,21 +220,24 @@ mod tests {
         let since = at("2026-01-01T00:00:10Z");
         let mut progress = Progress::default();
         let mut pods = BTreeMap::from([pod("a", None, false), pod("b", None, false)]);
-        assert_eq!(progress.look(&pods, 2, since), vec![]);
+        assert_eq!(progress.look(&pods, Some(2), since), vec![]);
         pods.extend([pod("b", Some("2026-01-01T00:00:11Z"), false)]);
-        assert_eq!(progress.look(&pods, 2, since), vec![Said::First("shop/b".into(), at("2026-01-01T00:00:11Z"))]);
+        assert_eq!(
+            progress.look(&pods, Some(2), since),
+            vec![Said::First("shop/b".into(), at("2026-01-01T00:00:11Z"))]
+        );
         pods.extend([pod("a", Some("2026-01-01T00:00:12Z"), true)]);
-        assert_eq!(progress.look(&pods, 2, since), vec![]);
+        assert_eq!(progress.look(&pods, Some(2), since), vec![]);
         pods.extend([pod("b", Some("2026-01-01T00:00:11Z"), true)]);
-        assert_eq!(progress.look(&pods, 2, since), vec![Said::All(2)]);
-        assert_eq!(progress.look(&pods, 2, since), vec![]);
+        assert_eq!(progress.look(&pods, Some(2), since), vec![Said::All(2)]);
+        assert_eq!(progress.look(&pods, Some(2), since), vec![]);
     }
 
     #[test]
     fn what_ran_before_the_certificate_is_no_start() {
         let mut progress = Progress::default();
         let pods = BTreeMap::from([pod("a", Some("2026-01-01T00:00:00Z"), true)]);
-        assert_eq!(progress.look(&pods, 1, at("2026-01-01T00:00:10Z")), vec![]);
+        assert_eq!(progress.look(&pods, Some(1), at("2026-01-01T00:00:10Z")), vec![]);
     }
 
     #[test]
@@ -237,6 +245,7 @@ mod tests {
         let since = at("2026-01-01T00:00:10Z");
         let pods = BTreeMap::from([pod("a", Some("2026-01-01T00:00:11Z"), true)]);
         let mut progress = Progress::default();
-        assert_eq!(progress.look(&pods, 2, since).len(), 1, "the first start alone");
+        assert_eq!(progress.look(&pods, Some(2), since).len(), 1, "the first start alone");
+        assert_eq!(progress.look(&pods, None, since), vec![], "nobody knows how many there should be");
     }
 }

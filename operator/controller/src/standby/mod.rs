@@ -66,6 +66,8 @@ struct Applied {
 struct Memory {
     held: Option<Held>,
     applied: Option<Applied>,
+    /// Since when the group runs here.
+    runs_since: Option<Moment>,
 }
 
 /// This site's part as a standby.
@@ -253,7 +255,9 @@ impl Standby {
                 && a.tables == tables
                 && !a.at.after(REAPPLY).passed_for_stopping(now)
         });
-        if !is_current {
+        let workloads: Vec<&Value> =
+            copies.iter().filter(|c| matches!(text(c, "/kind"), "Deployment" | "StatefulSet")).collect();
+        if !is_current && self.may_write(group, held, &workloads, mode, now).await? {
             let applier = Applier { client: self.client.clone() };
             applier.gate_pods(group, &bundle.spec, None).await?;
             applier.apply(group, &copies, || self.mode(group) == Mode::Held).await?;
@@ -263,13 +267,32 @@ impl Standby {
             let applied = Applied { digest: held.digest.clone(), mode, tables, at: now };
             self.remember(group, |m| m.applied = Some(applied));
         }
-        let workloads: Vec<&Value> =
-            copies.iter().filter(|c| matches!(text(c, "/kind"), "Deployment" | "StatefulSet")).collect();
         let live = self.live(group, &bundle.spec.namespaces).await?;
         if mode == Mode::Held {
             self.renew_sets(&live).await?;
         }
         Ok(judge(&held.digest, &workloads, &live, mode))
+    }
+
+    /// Whether copies may be written now. After a takeover nothing is written until the
+    /// pods are ready: the API server and the kubelets have better things to do then.
+    async fn may_write(
+        &self,
+        group: &GroupKey,
+        held: &Held,
+        workloads: &[&Value],
+        mode: Mode,
+        now: Moment,
+    ) -> Result<bool, ObjectError> {
+        let mut since = None;
+        self.remember(group, |m| {
+            m.runs_since = (mode == Mode::Running).then(|| m.runs_since.unwrap_or(now));
+            since = m.runs_since;
+        });
+        let Some(since) = since else { return Ok(true) };
+        let live = self.live(group, &held.bundle.spec.namespaces).await?;
+        let report = judge(&held.digest, workloads, &live, mode);
+        Ok(report.armed >= report.wanted || since.after(REAPPLY).passed_for_stopping(now))
     }
 
     /// The site's own table of names.

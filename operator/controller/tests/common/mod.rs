@@ -1,5 +1,7 @@
 //! Real API servers on loopback: one etcd, one kube-apiserver for each site.
 
+#![allow(dead_code)] // Each test uses a part.
+
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -120,6 +122,33 @@ impl Clusters {
         config.accept_invalid_certs = true;
         config.auth_info = AuthInfo { token: Some(TOKEN.to_owned().into()), ..AuthInfo::default() };
         kube::Client::try_from(config).unwrap()
+    }
+
+    /// Runs kubectl against one of them, as its administrator; what it says when it fails
+    /// is the error.
+    pub fn kubectl(&self, i: usize, args: &[&str], input: &str) -> Result<String, String> {
+        use std::io::Write;
+        let server = format!("--server=https://127.0.0.1:{}", self.ports[i]);
+        let mut child = Command::new(tool("kubectl"))
+            .args([server.as_str(), "--insecure-skip-tls-verify", "--token", TOKEN, "--kubeconfig=/dev/null"])
+            .args(["--cache-dir", &self._dir.path().join("kubectl-cache").display().to_string()])
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let out = child.wait_with_output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if out.status.success() { Ok(text(&out.stdout)) } else { Err(text(&out.stderr)) }
+    }
+
+    /// Runs one of the tools.
+    pub fn run_tool(name: &str, args: &[&str]) -> String {
+        let out = Command::new(tool(name)).args(args).output().unwrap();
+        assert!(out.status.success(), "{name}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stdout).into_owned()
     }
 
     async fn prepare(&self, i: usize) {

@@ -139,6 +139,14 @@ impl Node {
         for uid in over.close {
             self.gates.close(&uid);
         }
+        if !over.kill.is_empty() {
+            for uid in over.kill {
+                self.gates.close(&uid);
+                self.fence.kill(&uid);
+            }
+            let reports = self.fence.poll();
+            self.report(reports);
+        }
     }
 
     fn add_or_log(&mut self, outcome: Result<Vec<Effect>, GuardError>) {
@@ -164,8 +172,8 @@ impl Node {
 
     fn perform(&mut self, effect: Effect) {
         match effect {
-            // `Steps` hands out neither.
-            Effect::Journal { .. } | Effect::Freeze(_) => {}
+            // `Steps` hands out none of these.
+            Effect::Journal { .. } | Effect::Freeze(_) | Effect::Kill(_) => {}
             Effect::WriteEpoch(uid, epoch) => {
                 if self.write_epoch(&uid, epoch).is_err() {
                     self.gates.close(&uid);
@@ -173,11 +181,6 @@ impl Node {
             }
             Effect::OpenGate(uid) => self.open(&uid),
             Effect::Thaw(uid) => self.thaw(&uid),
-            Effect::Kill(uid) => {
-                self.gates.close(&uid);
-                self.fence.kill(&uid);
-                self.poll();
-            }
             Effect::Confirm(done) => self.confirm(&done),
             Effect::Event(event) => self.output.event(&event),
         }

@@ -1,8 +1,10 @@
 //! The order in which effects are carried out, and what may overtake what.
 //!
-//! Effects wait behind the journal, but freezing waits for no disk. A freeze that
-//! overtakes takes back what it overtakes for the same pod: a thaw or an opened gate
-//! that was decided before it must not follow it.
+//! Effects wait behind the journal, but freezing and killing wait for no disk: a disk that
+//! is full or hangs must not let a pod run past its lease. A fence that overtakes takes
+//! back what it overtakes for the same pod: a thaw or an opened gate that was decided
+//! before it must not follow it. That the journal is behind a kill only makes the next
+//! guard kill or fence again; what is *said* of a kill still waits for the journal.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -29,6 +31,8 @@ pub struct Steps {
 pub struct Overtaking {
     /// Freeze these now.
     pub freeze: Vec<PodUid>,
+    /// Then kill these.
+    pub kill: Vec<PodUid>,
     /// Gates whose opening was taken back: whoever waits there must ask again.
     pub close: BTreeSet<PodUid>,
 }
@@ -50,11 +54,16 @@ impl Steps {
     pub fn add(&mut self, effects: Vec<Effect>) -> Overtaking {
         let mut over = Overtaking::default();
         for effect in effects {
-            if let Effect::Freeze(uid) = effect {
-                self.take_back(&uid, &mut over.close);
-                over.freeze.push(uid);
-            } else {
-                self.queue.push_back(Step::Do(effect));
+            match effect {
+                Effect::Freeze(uid) => {
+                    self.take_back(&uid, &mut over.close);
+                    over.freeze.push(uid);
+                }
+                Effect::Kill(uid) => {
+                    self.take_back(&uid, &mut over.close);
+                    over.kill.push(uid);
+                }
+                other => self.queue.push_back(Step::Do(other)),
             }
         }
         over
@@ -65,10 +74,10 @@ impl Steps {
         self.queue.push_back(Step::Answer(Box::new(answer)));
     }
 
-    fn take_back(&mut self, frozen: &PodUid, closed: &mut BTreeSet<PodUid>) {
+    fn take_back(&mut self, fenced: &PodUid, closed: &mut BTreeSet<PodUid>) {
         self.queue.retain(|step| match step {
-            Step::Do(Effect::Thaw(uid)) => uid != frozen,
-            Step::Do(Effect::OpenGate(uid)) if uid == frozen => {
+            Step::Do(Effect::Thaw(uid)) => uid != fenced,
+            Step::Do(Effect::OpenGate(uid)) if uid == fenced => {
                 closed.insert(uid.clone());
                 false
             }
@@ -143,6 +152,22 @@ mod tests {
         steps.saved();
         assert!(matches!(steps.take(), Next::Step(Step::Do(Effect::Thaw(u))) if u == uid("r")));
         assert!(matches!(steps.take(), Next::Done));
+    }
+
+    #[test]
+    fn a_kill_waits_for_no_disk_and_takes_back_what_it_overtakes() {
+        let mut steps = Steps::default();
+        steps.add(vec![journal("a", false), Effect::OpenGate(uid("p")), Effect::Thaw(uid("q"))]);
+        assert!(matches!(steps.take(), Next::Save(..)));
+        let over = steps.add(vec![journal("b", true), Effect::Kill(uid("p")), Effect::Kill(uid("q"))]);
+        assert_eq!(over.kill, [uid("p"), uid("q")]);
+        assert_eq!(over.close, BTreeSet::from([uid("p")]));
+        // The disk has not answered yet; what is left waits for it.
+        assert!(matches!(steps.take(), Next::Wait));
+        steps.saved();
+        assert!(matches!(steps.take(), Next::Save(state, true) if state.boot_id == "b"));
+        steps.saved();
+        assert!(steps.is_empty());
     }
 
     #[test]

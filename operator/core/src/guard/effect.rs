@@ -8,7 +8,8 @@ use crate::ids::{Epoch, GroupKey};
 /// One thing to do, in the order given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Write the journal. Nothing that follows may be done before.
+    /// Write the journal. Nothing that follows may be done before, but for freezing and
+    /// killing: stopping waits for no disk.
     Journal {
         /// What to write.
         state: Box<Journal>,

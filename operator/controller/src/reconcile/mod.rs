@@ -14,6 +14,7 @@ pub mod charter;
 pub mod copies;
 mod home;
 pub mod judge;
+pub mod news;
 pub mod pods;
 pub mod protect;
 pub mod starts;

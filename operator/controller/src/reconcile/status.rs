@@ -9,6 +9,7 @@ use regent_api::{ControlLeaseStatus, FIELD_MANAGER, FailoverGroup, FailoverGroup
 use regent_core::plan::VerifiedPlan;
 
 use super::judge::Finding;
+use super::news;
 use crate::objects::{ObjectError, bounded};
 
 /// Pods that are named when some have no gate.
@@ -161,7 +162,9 @@ pub async fn write(
         "apiVersion": "regent.dev/v1alpha1", "kind": "FailoverGroup", "metadata": { "name": name }, "status": new,
     });
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    bounded(&format!("FailoverGroup {name}"), api.patch_status(&name, &params, &Patch::Apply(&patch))).await.map(drop)
+    bounded(&format!("FailoverGroup {name}"), api.patch_status(&name, &params, &Patch::Apply(&patch))).await?;
+    news::publish(client, object, news::between(&old, new)).await;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! Rules of the tree that are tests, not reviews.
 
+// Helper functions of tests may panic as tests do.
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

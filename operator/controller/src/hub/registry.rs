@@ -15,6 +15,9 @@ use super::outbox::Outbox;
 use super::report::{NodeReport, NodeView};
 use super::{InstructError, Instruction, NodeGroups};
 
+/// Who waits for one confirmation, each under a number of its own.
+type Waiters = Vec<(u64, oneshot::Sender<Outcome>)>;
+
 /// Streams of one node at one time. Two agents overlap while one replaces the other, and
 /// both are served: the old one's guard keeps the pods until it ends.
 const MAX_STREAMS: usize = 4;
@@ -94,7 +97,7 @@ impl Node {
 #[derive(Debug, Default)]
 struct State {
     nodes: BTreeMap<NodeName, Node>,
-    pending: BTreeMap<NodeName, BTreeMap<Key, Vec<(u64, oneshot::Sender<Outcome>)>>>,
+    pending: BTreeMap<NodeName, BTreeMap<Key, Waiters>>,
     groups: Arc<NodeGroups>,
     peers: v1::Peers,
     tickets: u64,

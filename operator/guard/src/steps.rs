@@ -63,10 +63,23 @@ impl Steps {
                     self.take_back(&uid, &mut over.close);
                     over.kill.push(uid);
                 }
+                Effect::Journal { state, durable } => self.add_journal(state, durable),
                 other => self.queue.push_back(Step::Do(other)),
             }
         }
         over
+    }
+
+    /// Renewals go on while a disk hangs: a journal right behind one that waits replaces it.
+    fn add_journal(&mut self, state: Box<Journal>, durable: bool) {
+        let journals = self.queue.iter().filter(|s| matches!(s, Step::Do(Effect::Journal { .. }))).count();
+        match self.queue.back_mut() {
+            Some(Step::Do(Effect::Journal { state: waiting, durable: must })) if journals > self.saving => {
+                *waiting = state;
+                *must |= durable;
+            }
+            _ => self.queue.push_back(Step::Do(Effect::Journal { state, durable })),
+        }
     }
 
     /// Adds an answer behind everything that is queued.
@@ -166,6 +179,21 @@ mod tests {
         assert!(matches!(steps.take(), Next::Wait));
         steps.saved();
         assert!(matches!(steps.take(), Next::Save(state, true) if state.boot_id == "b"));
+        steps.saved();
+        assert!(steps.is_empty());
+    }
+
+    #[test]
+    fn a_disk_that_hangs_costs_one_waiting_journal_however_often_a_lease_is_renewed() {
+        let mut steps = Steps::default();
+        steps.add(vec![journal("a", false)]);
+        assert!(matches!(steps.take(), Next::Save(state, false) if state.boot_id == "a"));
+        for renewal in ["b", "c", "d"] {
+            steps.add(vec![journal(renewal, renewal == "c")]);
+        }
+        assert_eq!(steps.queue.len(), 2);
+        steps.saved();
+        assert!(matches!(steps.take(), Next::Save(state, true) if state.boot_id == "d"));
         steps.saved();
         assert!(steps.is_empty());
     }

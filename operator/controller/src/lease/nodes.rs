@@ -60,6 +60,45 @@ pub struct NodeLists {
     under_way: Mutex<BTreeSet<(NodeName, GroupKey)>>,
     /// Who was on each list when it was closed: what is watched may be behind that.
     closed: Mutex<BTreeMap<GroupKey, BTreeSet<NodeName>>>,
+    /// Who has confirmed the end of the newest epoch that this replica ended.
+    stopped: Mutex<BTreeMap<GroupKey, (Epoch, BTreeSet<NodeName>)>>,
+}
+
+/// The highest epoch that a node of a list has journaled as retired.
+fn ended(nodes: &[ListedNode]) -> Option<Epoch> {
+    nodes.iter().filter_map(retired_at).max()
+}
+
+fn retired_at(node: &ListedNode) -> Option<Epoch> {
+    node.retired.as_ref()?.parse().ok()
+}
+
+/// Notes a retired epoch, unless a higher one is noted.
+fn retire(node: &mut ListedNode, epoch: Epoch) {
+    node.retired = retired_at(node).max(Some(epoch)).map(|e| e.to_string());
+}
+
+/// Puts a node on a list that is open, if it was told the newest epoch that ended here.
+/// What it must be told first, if it wasn't.
+fn list_node(
+    status: &mut regent_api::ControlLeaseStatus,
+    node: &NodeName,
+    told: Option<Epoch>,
+) -> Result<bool, Option<Epoch>> {
+    if status.nodes.iter().any(|n| n.name == node.0) {
+        return Ok(false);
+    }
+    if status.nodes_closed {
+        return Err(None);
+    }
+    match ended(&status.nodes).filter(|e| Some(*e) > told) {
+        Some(epoch) => Err(Some(epoch)),
+        None => {
+            let retired = told.map(|e| e.to_string());
+            status.nodes.push(ListedNode { name: node.0.clone(), protects: false, retired });
+            Ok(true)
+        }
+    }
 }
 
 impl NodeLists {
@@ -78,6 +117,7 @@ impl NodeLists {
             told: Mutex::default(),
             under_way: Mutex::default(),
             closed: Mutex::default(),
+            stopped: Mutex::default(),
         }
     }
 
@@ -108,6 +148,19 @@ impl NodeLists {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner).get(group).cloned().unwrap_or_default()
     }
 
+    /// Opens it again after a release. The nodes that confirmed its end are noted in the same
+    /// write, so that whoever lists a node from then on knows of it.
+    pub(super) async fn open_released(&self, group: &GroupKey, epoch: Epoch) -> Result<(), ObjectError> {
+        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner).get(group).cloned();
+        let stopped = stopped.filter(|(ended, _)| *ended == epoch).map(|(_, nodes)| nodes).unwrap_or_default();
+        let open = |s: &mut regent_api::ControlLeaseStatus| {
+            s.nodes.iter_mut().filter(|n| stopped.contains(&NodeName(n.name.clone()))).for_each(|n| retire(n, epoch));
+            s.nodes_closed = false;
+            true
+        };
+        self.leases.update(group, open).await.map(drop)
+    }
+
     /// Opens it again.
     pub async fn open(&self, group: &GroupKey) -> Result<(), ObjectError> {
         self.leases.update(group, |s| std::mem::replace(&mut s.nodes_closed, false)).await.map(drop)
@@ -134,12 +187,11 @@ impl NodeLists {
         self.leases.update(group, change).await.map(drop)
     }
 
-    /// Has the guard of every listed node journal that the group is protected. Returns
-    /// what went wrong, node by node; nothing: all have confirmed.
+    /// Has the guard of every node that was listed when this replica closed the list journal
+    /// that the group is protected. Returns what went wrong, node by node; nothing: all have
+    /// confirmed.
     pub async fn protect(&self, group: &GroupKey) -> BTreeMap<NodeName, NodesError> {
-        let (nodes, _) = self.listed(group);
-        let each = nodes.into_iter().map(|listed| async move {
-            let node = NodeName(listed.name);
+        let each = self.at_closing(group).into_iter().map(|node| async move {
             let told = self.tell(&node, group, Instruction::Protect, "protects").await;
             let noted = match told {
                 Ok(()) => self.note(group, &node, |n| n.protects = true).await.map_err(NodesError::from),
@@ -152,11 +204,20 @@ impl NodeLists {
 
     /// Has a node stop a group for good, and notes that it has.
     pub(super) async fn stop(&self, group: &GroupKey, node: &NodeName, epoch: Epoch) -> Result<(), InstructError> {
-        self.hub.instruct(node, group, Instruction::Retire(epoch)).await
+        self.hub.instruct(node, group, Instruction::Retire(epoch)).await?;
+        let mut stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        let (ended, nodes) = stopped.entry(group.clone()).or_insert_with(|| (epoch, BTreeSet::new()));
+        if *ended < epoch {
+            (*ended, *nodes) = (epoch, BTreeSet::new());
+        }
+        if *ended == epoch {
+            nodes.insert(node.clone());
+        }
+        Ok(())
     }
 
     pub(super) async fn note_stopped(&self, group: &GroupKey, node: &NodeName, epoch: Epoch) {
-        if let Err(e) = self.note(group, node, |n| n.retired = Some(epoch.to_string())).await {
+        if let Err(e) = self.note(group, node, |n| retire(n, epoch)).await {
             tracing::warn!("{e}");
         }
     }
@@ -230,7 +291,7 @@ impl NodeLists {
         }
         let this = self.clone();
         tokio::spawn(async move {
-            match this.bring_in(&node, &group, &nodes).await {
+            match this.bring_in(&node, &group).await {
                 Ok(()) => drop(this.told.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), knows)),
                 Err(e) => tracing::info!("{e}"),
             }
@@ -239,27 +300,24 @@ impl NodeLists {
     }
 
     /// Puts a node on the list and tells its guard what it must know of the group.
-    async fn bring_in(&self, node: &NodeName, group: &GroupKey, nodes: &[ListedNode]) -> Result<(), NodesError> {
-        let ended = nodes.iter().filter_map(|n| n.retired.as_ref()?.parse::<Epoch>().ok()).max();
-        let is_listed = nodes.iter().any(|n| n.name == node.0);
-        if let Some(epoch) = ended.filter(|_| !is_listed) {
-            self.tell(node, group, Instruction::Retire(epoch), "stops").await?;
-        }
-        let mut closed = false;
-        let list = |s: &mut regent_api::ControlLeaseStatus| {
-            if s.nodes.iter().any(|n| n.name == node.0) {
-                return false;
+    async fn bring_in(&self, node: &NodeName, group: &GroupKey) -> Result<(), NodesError> {
+        let mut told = None;
+        loop {
+            let mut listed = Ok(false);
+            let list = |s: &mut regent_api::ControlLeaseStatus| {
+                listed = list_node(s, node, told);
+                listed == Ok(true)
+            };
+            // Judged by what is written, not by what was watched: an end may just have been noted.
+            self.leases.update(group, list).await?;
+            match listed {
+                Ok(_) => break,
+                Err(None) => return Err(NodesError::Closed(group.clone())),
+                Err(Some(epoch)) => {
+                    self.tell(node, group, Instruction::Retire(epoch), "stops").await?;
+                    told = Some(epoch);
+                }
             }
-            closed = s.nodes_closed;
-            if !closed {
-                let retired = ended.map(|e| e.to_string());
-                s.nodes.push(ListedNode { name: node.0.clone(), protects: false, retired });
-            }
-            !closed
-        };
-        self.leases.update(group, list).await?;
-        if closed {
-            return Err(NodesError::Closed(group.clone()));
         }
         self.tell(node, group, Instruction::Listed, "lists").await?;
         let Some(plan) = self.plans.get(group) else { return Ok(()) };
@@ -270,5 +328,50 @@ impl NodeLists {
             self.note(group, node, |n| n.protects = true).await?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use regent_api::ControlLeaseStatus;
+
+    use super::*;
+
+    fn epoch(text: &str) -> Epoch {
+        text.parse().unwrap()
+    }
+
+    fn listed(name: &str, retired: Option<&str>) -> ListedNode {
+        ListedNode { name: name.into(), protects: true, retired: retired.map(str::to_owned) }
+    }
+
+    #[test]
+    fn l12_a_node_is_listed_only_after_it_was_told_the_newest_epoch_that_ended() {
+        let node = NodeName("new".into());
+        let nodes = vec![listed("a", Some("1.1")), listed("b", Some("3.1")), listed("c", None)];
+        let mut status = ControlLeaseStatus { nodes, ..ControlLeaseStatus::default() };
+        assert_eq!(list_node(&mut status, &node, None), Err(Some(epoch("3.1"))));
+        assert_eq!(list_node(&mut status, &node, Some(epoch("1.1"))), Err(Some(epoch("3.1"))));
+        assert_eq!(status.nodes.len(), 3);
+        assert_eq!(list_node(&mut status, &node, Some(epoch("3.1"))), Ok(true));
+        assert_eq!(status.nodes.last().unwrap().retired.as_deref(), Some("3.1"));
+        assert_eq!(list_node(&mut status, &node, None), Ok(false));
+    }
+
+    #[test]
+    fn l12_a_closed_list_takes_nobody_and_a_new_group_s_takes_everybody() {
+        let node = NodeName("new".into());
+        let mut closed = ControlLeaseStatus { nodes_closed: true, ..ControlLeaseStatus::default() };
+        assert_eq!(list_node(&mut closed, &node, None), Err(None));
+        assert_eq!(list_node(&mut ControlLeaseStatus::default(), &node, None), Ok(true));
+    }
+
+    #[test]
+    fn a_late_note_of_an_earlier_end_takes_back_no_later_one() {
+        let mut node = listed("a", Some("3.1"));
+        retire(&mut node, epoch("2.1"));
+        assert_eq!(node.retired.as_deref(), Some("3.1"));
+        retire(&mut node, epoch("4.1"));
+        assert_eq!(node.retired.as_deref(), Some("4.1"));
     }
 }

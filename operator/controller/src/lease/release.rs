@@ -95,7 +95,7 @@ async fn released(
         }
     }
     let mut retry = RetryPolicy::new(Duration::from_millis(200), Duration::from_secs(5), seed(group.name.as_str()));
-    while let Err(e) = lists.open(&group).await {
+    while let Err(e) = lists.open_released(&group, epoch).await {
         tracing::warn!("the list of nodes stays closed for now: {e}");
         retry.wait().await;
     }

@@ -18,7 +18,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::api::{Api, PostParams};
 use regent_api::condition::{self, Truth};
-use regent_api::group::StandbyState;
+use regent_api::group::{PROTECTED, StandbyState};
 use regent_api::takeover::{COMPLETE, Phase, Step, TakeoverType};
 use regent_api::{FailoverGroup, Takeover, TakeoverStatus};
 use regent_core::contender::{ContenderEvent, GroupStatus, ReleaseError};
@@ -183,6 +183,9 @@ impl Takeovers {
         to: &SiteName,
         status: &GroupStatus,
     ) -> Result<(), ObjectError> {
+        if self.is_being_protected(group) {
+            return Ok(());
+        }
         if let Err((reason, message)) = self.check(group, to, status) {
             return self.write(api, takeover, |s| fail(s, reason, &message)).await;
         }
@@ -201,6 +204,16 @@ impl Takeovers {
                 self.write(api, takeover, |s| fail(s, "Refused", &message)).await
             }
         }
+    }
+
+    /// Whether home still has the list of nodes closed on the way to Protected. It opens the
+    /// list at the end of that way, which must not be in the middle of a release (L12).
+    fn is_being_protected(&self, group: &GroupKey) -> bool {
+        let groups = self.groups.borrow();
+        let object = groups.get(&FailoverGroup::name_at(group, &self.shell.context.site));
+        let status = object.and_then(|o| o.status.as_ref());
+        let done = status.is_some_and(|s| condition::is_true(&s.conditions, PROTECTED));
+        group.home == self.shell.context.site && self.lists.listed(group).1 && !done
     }
 
     fn check(&self, group: &GroupKey, to: &SiteName, status: &GroupStatus) -> Result<(), (&'static str, String)> {

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::LeaseShell;
+use super::publish::named;
 use crate::objects::Snapshot;
 use crate::plans::Plans;
 
@@ -41,12 +42,16 @@ impl HandedOver {
 }
 
 impl LeaseShell {
-    /// A holder says that it has released a group to this site. It is believed in this
-    /// alone: that asking now is worth while, and that an approval is there. The witnesses
+    /// The holder, as f+1 witnesses name it, says that it has released a group to this site. It
+    /// is believed in this alone: that asking now is worth while, and that an approval is there. The witnesses
     /// decide by themselves.
     pub fn handed_over(&self, caller: &SiteName, group: &GroupKey, epoch: Epoch) -> bool {
         let number = self.context.charter.site(caller).map(|s| s.number);
-        if number != Some(epoch.site) {
+        // Only who holds a group can hand it over: any other site's word would stand in for
+        // the approval that the group's owner asks for.
+        let faulty = self.context.charter.faulty_witnesses as usize;
+        let holder = self.group_status(group).and_then(|status| named(&status, faulty));
+        if number != Some(epoch.site) || holder.is_none_or(|vote| &vote.site != caller) {
             return false;
         }
         let until = clock::now().after(self.context.charter.lease_duration() * HANDED_OVER);

@@ -38,3 +38,7 @@ rig-up: ## Bring several real sites up (RIG=name TOPOLOGY=file)
 
 rig-down: ## Take them down (RIG=name)
 	@$(RIGBIN) --rig $(RIG) down
+
+bench: build tools ## Measure a full node, and takeovers, on real sites (PODS=50 RUNS=5 TIMING=default|tightest)
+	@$(BIN)/regent-bench node --cut
+	@$(BIN)/regent-bench takeover

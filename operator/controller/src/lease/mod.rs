@@ -22,8 +22,8 @@ mod takeover;
 
 pub use inputs::follow_inputs;
 pub use nodes::{NodeLists, NodesError};
-pub use publish::publish;
 pub(crate) use publish::named;
+pub use publish::publish;
 pub use takeover::{Takeovers, drive_takeovers};
 
 use std::collections::BTreeMap;

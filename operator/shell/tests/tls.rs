@@ -1,5 +1,7 @@
 //! Who is let in: real gRPC on loopback, with CAs as `charter init` makes them.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A helper that fails fails its test.
+
 use std::net::SocketAddr;
 
 use ed25519_dalek::SigningKey;

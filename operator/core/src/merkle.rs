@@ -116,12 +116,12 @@ mod tests {
             let items: Vec<[u8; 1]> = (0..n).map(|i| [i as u8]).collect();
             let tree = Tree::over(&items);
             let root = tree.root();
-            for i in 0..n {
+            for (i, item) in items.iter().enumerate() {
                 let path = tree.path(i).unwrap();
-                assert!(path.proves(&items[i], &root), "{i} of {n}");
+                assert!(path.proves(item, &root), "{i} of {n}");
                 assert!(!path.proves(&[200], &root));
                 let moved = Path { index: (path.index + 1) % path.count, ..path.clone() };
-                assert!(n == 1 || !moved.proves(&items[i], &root), "{i} of {n} moved");
+                assert!(n == 1 || !moved.proves(item, &root), "{i} of {n} moved");
             }
             assert_eq!(tree.path(n), None);
         }

@@ -14,8 +14,7 @@ demo: build tools ## Cut off a real site and watch a partner take over (SCENARIO
 	@$(BIN)/regent-demo
 
 test: lint build tools ## Run all tests, on real sites too
-	@cargo test --workspace --quiet -- --quiet
-	@cargo test -q -p regent-scenarios --test scenarios
+	@cargo test --workspace --quiet
 
 lint: ## Formatting, warnings, and generated files that differ from their source
 	@cargo fmt --all --check

@@ -180,17 +180,23 @@ fn blip(stage: &Stage) -> Result<()> {
     pass(&report, &dir)
 }
 
+/// Home loses its quorum for every group: all that may move do.
 fn minority(stage: &Stage) -> Result<()> {
-    let shop = main_group();
-    let mut recording = stage.record("minority", &shop, Scenario::Cut)?;
-    recording.go_on(Duration::from_secs(2))?;
+    let (shop, taken) = (main_group(), taken_group());
+    let mut first = stage.record("minority", &shop, Scenario::Cut)?;
+    let mut second = stage.record("minority", &taken, Scenario::Cut)?;
+    first.go_on(Duration::from_secs(2))?;
     let from = ["germany".to_owned(), "luxembourg".to_owned()];
     let at = stage.federation.rig.cut("ireland", &from, false)?;
-    recording.fault("ireland", Kind::Cut, at);
-    recording.wait("France to take over", LIMIT, at, ready_at("france"))?;
-    recording.go_on(Duration::from_secs(5))?;
-    pass(&recording.finish()?.0, &stage.dir("minority", &shop))?;
+    first.fault("ireland", Kind::Cut, at);
+    second.fault("ireland", Kind::Cut, at);
+    first.wait("France to take the shop over", LIMIT, at, ready_at("france"))?;
+    second.wait("Germany to take over what France can't", LIMIT, at, ready_at("germany"))?;
+    second.go_on(Duration::from_secs(5))?;
+    pass(&first.finish()?.0, &stage.dir("minority", &shop))?;
+    pass(&second.finish()?.0, &stage.dir("minority", &taken))?;
     stage.federation.rig.heal(None)?;
+    stage.federation.plugin("germany", &["failback", &taken.name, "--yes", "--wait", "90s"])?;
     stage.bring_home(&shop, "france")
 }
 
@@ -222,7 +228,7 @@ fn heal(stage: &Stage) -> Result<()> {
     })?;
     let mut recording = stage.record("heal", &shop, Scenario::Planned)?;
     recording.go_on(Duration::from_secs(5))?;
-    move_to(&stage.federation, &shop, &mut recording, "france", "ireland", Kind::Failback)?;
+    move_to(&stage.federation, &shop, &mut recording, "france", "ireland", Kind::Takeover)?;
     recording.go_on(Duration::from_secs(5))?;
     pass(&recording.finish()?.0, &stage.dir("heal", &shop))?;
     stage.settled(&shop)

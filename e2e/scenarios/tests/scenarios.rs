@@ -161,6 +161,8 @@ fn api_server_killed(stage: &Stage) -> Result<()> {
     recording.fault("ireland", Kind::Kill, at);
     recording.go_on(Duration::from_secs(20))?;
     stage.federation.rig.start("ireland", &Component::Control("apiserver"))?;
+    // Long enough for kubelets to renew their leases: the audit log must reach past the fault.
+    recording.go_on(Duration::from_secs(12))?;
     let (report, _) = recording.finish()?;
     pass(&report, &stage.dir("api-server-killed", &shop))
 }

@@ -182,3 +182,19 @@ fn written_events_are_read_back() {
     write_events(dir.path(), &events).unwrap();
     assert_eq!(Evidence::load(dir.path()).unwrap().events, events);
 }
+
+#[test]
+fn a_scenario_that_nobody_names_is_a_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("something");
+    std::fs::create_dir(&place).unwrap();
+    cut().write(&place);
+    let evidence = regent_evidence::Evidence::load(&place).unwrap();
+    let report = regent_evidence::judge(&evidence, None, &[]);
+    assert!(report.reasons.iter().any(|r| r.contains("not known which scenario")));
+    let place = dir.path().join("cut-07");
+    std::fs::create_dir(&place).unwrap();
+    cut().write(&place);
+    let evidence = regent_evidence::Evidence::load(&place).unwrap();
+    assert!(regent_evidence::judge(&evidence, None, &[]).passed());
+}

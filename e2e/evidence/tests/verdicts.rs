@@ -468,22 +468,6 @@ fn a_client_that_asks_too_seldom_or_stops_too_early_is_no_witness() {
 }
 
 #[test]
-fn a_scenario_that_nobody_names_is_a_reason() {
-    let dir = tempfile::tempdir().unwrap();
-    let place = dir.path().join("something");
-    std::fs::create_dir(&place).unwrap();
-    cut().write(&place);
-    let evidence = regent_evidence::Evidence::load(&place).unwrap();
-    let report = regent_evidence::judge(&evidence, None, &[]);
-    assert!(report.reasons.iter().any(|r| r.contains("not known which scenario")));
-    let place = dir.path().join("cut-07");
-    std::fs::create_dir(&place).unwrap();
-    cut().write(&place);
-    let evidence = regent_evidence::Evidence::load(&place).unwrap();
-    assert!(regent_evidence::judge(&evidence, None, &[]).passed());
-}
-
-#[test]
 fn each_of_several_groups_is_judged_and_one_failure_fails_all() {
     let mut made = cut();
     let second = |text: &Value| {

@@ -1,6 +1,6 @@
 //! `protect`: from Observed to Protected.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -37,15 +37,13 @@ pub async fn run(args: &Args, client: &Client) -> Result<Verdict> {
     if group.name_any().contains('.') {
         bail!("{key} is a read-only copy here: run this at its home, {}", group.spec.home);
     }
-    let ungated = ungated_owners(client, &group).await?;
+    let mut seen = BTreeSet::new();
+    let ungated = ungated_owners(client, &group, &mut seen).await?;
     if !ungated.is_empty() {
         let list: Vec<String> = ungated.keys().map(|(ns, kind, name)| format!("{kind} {ns}/{name}")).collect();
         let count: usize = ungated.values().sum();
         confirm(&format!("{count} pods of {key} have no gate and will be restarted ({}).", list.join(", ")), args.yes)?;
-        for (ns, kind, name) in ungated.keys() {
-            restart(client, ns, kind, name).await?;
-            println!("{kind} {ns}/{name} restarted, so that its pods get their gates");
-        }
+        restart_all(client, &ungated).await?;
     }
     let api = Api::<FailoverGroup>::all(client.clone());
     let patch = json!({"spec": {"protection": "Protected"}});
@@ -54,7 +52,7 @@ pub async fn run(args: &Args, client: &Client) -> Result<Verdict> {
     if args.wait.is_zero() {
         return Ok(Verdict::Well);
     }
-    match tokio::time::timeout(args.wait, until_protected(&api, &group.name_any())).await {
+    match tokio::time::timeout(args.wait, until_protected(client, &api, &group, seen)).await {
         Ok(outcome) => outcome,
         Err(_) => {
             bail!("{key} is not Protected after {:?}: see `kubectl regent status {}`", args.wait, group.name_any())
@@ -64,13 +62,21 @@ pub async fn run(args: &Args, client: &Client) -> Result<Verdict> {
 
 type Owner = (String, &'static str, String);
 
-/// The controllers of the group's pods without a gate, with the number of those pods.
-async fn ungated_owners(client: &Client, group: &FailoverGroup) -> Result<BTreeMap<Owner, usize>> {
+/// The controllers of the group's pods without a gate that were not `seen` before, with the
+/// number of those pods.
+async fn ungated_owners(
+    client: &Client,
+    group: &FailoverGroup,
+    seen: &mut BTreeSet<String>,
+) -> Result<BTreeMap<Owner, usize>> {
     let mut owners = BTreeMap::new();
     for ns in &group.spec.namespaces {
         let selector = group.spec.selector.to_label_selector();
         let pods = Api::<Pod>::namespaced(client.clone(), ns).list(&ListParams::default().labels(&selector)).await?;
         for pod in pods.items.iter().filter(|p| !has_gate(p) && !has_ended(p)) {
+            if !seen.insert(pod.uid().unwrap_or_default()) {
+                continue;
+            }
             *owners.entry(owner(ns, pod)?).or_insert(0) += 1;
         }
     }
@@ -120,10 +126,29 @@ async fn restart(client: &Client, ns: &str, kind: &str, name: &str) -> Result<()
     .with_context(|| format!("restart {kind} {ns}/{name}"))
 }
 
+async fn restart_all(client: &Client, owners: &BTreeMap<Owner, usize>) -> Result<()> {
+    for (ns, kind, name) in owners.keys() {
+        restart(client, ns, kind, name).await?;
+        println!("{kind} {ns}/{name} restarted, so that its pods get their gates");
+    }
+    Ok(())
+}
+
 /// Prints what is still waited for, once each time it changes.
-async fn until_protected(api: &Api<FailoverGroup>, name: &str) -> Result<Verdict> {
+///
+/// The API server learns a moment late whom the gate's policy selects: a pod that was made
+/// in that moment has no gate either, and its owner is restarted once more.
+async fn until_protected(
+    client: &Client,
+    api: &Api<FailoverGroup>,
+    group: &FailoverGroup,
+    mut seen: BTreeSet<String>,
+) -> Result<Verdict> {
+    let name = &group.name_any();
     let mut said = String::new();
     loop {
+        let late = ungated_owners(client, group, &mut seen).await?;
+        restart_all(client, &late).await?;
         let status = api.get(name).await?.status.unwrap_or_default();
         if status.protection == Some(Protection::Protected) {
             println!("Protected");

@@ -119,7 +119,7 @@ fn differ_in_leases_alone(old: &v1::GuardState, new: &v1::GuardState) -> bool {
     let same = |(a, b): (&v1::GatePod, &v1::GatePod)| {
         v1::GatePod { lease_left_ms: 0, ..a.clone() } == v1::GatePod { lease_left_ms: 0, ..b.clone() }
     };
-    old.boot_id == new.boot_id && old.pods.len() == new.pods.len() && old.pods.iter().zip(&new.pods).all(same)
+    old.journal_id == new.journal_id && old.pods.len() == new.pods.len() && old.pods.iter().zip(&new.pods).all(same)
 }
 
 /// What a confirmation of this instruction repeats.
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn a_pods_state_is_news_and_the_rest_of_its_lease_is_not() {
         let state = |state: &str, lease_left_ms| v1::GuardState {
-            boot_id: "b".into(),
+            journal_id: "b".into(),
             pods: vec![v1::GatePod { uid: "u".into(), state: state.into(), lease_left_ms, ..Default::default() }],
         };
         assert!(differ_in_leases_alone(&state("Running", 1), &state("Running", 2)));

@@ -18,9 +18,9 @@ pub struct Upward {
     pub node: watch::Receiver<NodeStatus>,
 }
 
-/// The agent's first words on a stream, and again when the guard's boot becomes known.
+/// The agent's first words on a stream, and again when the guard's journal becomes known.
 pub fn hello(guard: &GuardView) -> v1::Hello {
-    v1::Hello { agent_version: env!("CARGO_PKG_VERSION").to_owned(), guard_boot_id: guard.state.boot_id.clone() }
+    v1::Hello { agent_version: env!("CARGO_PKG_VERSION").to_owned(), guard_journal_id: guard.state.journal_id.clone() }
 }
 
 /// The node as it is now.

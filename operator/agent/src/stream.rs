@@ -62,7 +62,7 @@ pub struct Links {
 struct Outgoing {
     upward: Upward,
     confirmations: mpsc::Receiver<v1::Confirmation>,
-    boot_id: Option<String>,
+    journal_id: Option<String>,
     nonce: bool,
     report: bool,
 }
@@ -73,8 +73,8 @@ impl Outgoing {
         use v1::from_agent::Message;
         loop {
             let view = self.upward.guard.borrow().clone();
-            if self.boot_id.as_ref() != Some(&view.state.boot_id) {
-                self.boot_id = Some(view.state.boot_id.clone());
+            if self.journal_id.as_ref() != Some(&view.state.journal_id) {
+                self.journal_id = Some(view.state.journal_id.clone());
                 return Some(Message::Hello(hello(&view)));
             }
             if let Ok(confirmation) = self.confirmations.try_recv() {
@@ -100,7 +100,7 @@ impl Outgoing {
 }
 
 fn outgoing(upward: Upward, confirmations: mpsc::Receiver<v1::Confirmation>) -> impl Stream<Item = v1::FromAgent> {
-    let first = Outgoing { upward, confirmations, boot_id: None, nonce: true, report: true };
+    let first = Outgoing { upward, confirmations, journal_id: None, nonce: true, report: true };
     stream::unfold(first, |mut outgoing| async move {
         let message = outgoing.next().await?;
         Some((v1::FromAgent { message: Some(message) }, outgoing))

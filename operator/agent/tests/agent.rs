@@ -129,7 +129,7 @@ impl TestGuard {
             core: Arc::new(Mutex::new(GuardCore::new(config, Journal::default()).unwrap())),
             random: Arc::default(),
             counted: Arc::new(watch::Sender::new(0)),
-            states: watch::Sender::new(v1::GuardState { boot_id: "boot-1".into(), pods: vec![] }),
+            states: watch::Sender::new(v1::GuardState { journal_id: "journal-1".into(), pods: vec![] }),
         }
     }
 
@@ -336,7 +336,7 @@ async fn an_agent_enrols_finds_both_hubs_and_brings_the_certificates_of_each() {
         hub.certifies(&world.guard).await;
     }
     until(|| first.handle.nodes()[&node()].report.as_ref().is_some_and(|r| r.guard_alive)).await;
-    assert_eq!(first.handle.nodes()[&node()].guard_boot_id, "boot-1");
+    assert_eq!(first.handle.nodes()[&node()].guard_journal_id, "journal-1");
 }
 
 #[tokio::test]

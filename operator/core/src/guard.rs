@@ -115,7 +115,8 @@ pub struct Guard {
 
 impl Guard {
     /// A guard with what its journal says. With another boot's journal no lease is valid
-    /// and every pod is gated; epochs and marks stay. Call [`Self::resume`] next.
+    /// and every pod is gated; epochs and marks stay. [`Self::on_found`] and
+    /// [`Self::resume`] come next.
     pub fn new(config: GuardConfig, mut journal: Journal) -> Result<Self, GuardError> {
         let Some(entry) = config.charter.site(&config.site) else {
             return Err(GuardError::UnknownSite { charter: config.charter.name.clone(), site: config.site.clone() });
@@ -144,8 +145,14 @@ impl Guard {
         })
     }
 
-    /// Does again what the guard before may have left half done. To be carried out before
-    /// any socket opens.
+    /// A pod's volume is on this node. Of a pod that the journal doesn't know, because the
+    /// journal is a new one, nobody can tell what runs and until when it may: it is killed,
+    /// and held at its gate. To be called for each such pod before [`Self::resume`].
+    pub fn on_found(&mut self, pod: Pod) {
+        self.journal.pods.entry(pod.uid.clone()).or_insert(PodRecord { pod, state: PodState::Killing });
+    }
+
+    /// Does again what the guard before may have left half done.
     pub fn resume(&mut self, now: Moment) -> Vec<Effect> {
         let latest = now.after(self.config.charter.usable_lease());
         for group in self.journal.groups.values_mut() {

@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status};
 
 use crate::input::Input;
 use crate::journal::Volume;
-use crate::volume::{VolumeError, Volumes};
+use crate::volume::{Published, VolumeError, Volumes};
 
 /// The driver's name, in CSIDriver objects and volumes.
 pub const DRIVER: &str = "gate.regent.dev";
@@ -91,12 +91,11 @@ impl Node for Kubelet {
         let pod = pod_of(&request)?;
         let target = PathBuf::from(&request.target_path);
         self.volumes.check(&target, Some(&pod.uid)).map_err(refused)?;
-        let volumes = self.volumes.clone();
-        let folder = target.clone();
-        let listener = on_disk(move || volumes.publish(&folder)).await?;
-        let volume = Volume { id: request.volume_id, target };
+        let published = Published { pod, volume: Volume { id: request.volume_id, target } };
+        let (volumes, publishing) = (self.volumes.clone(), published.clone());
+        let listener = on_disk(move || volumes.publish(&publishing)).await?;
         let (reply, done) = oneshot::channel();
-        self.inputs.send(Input::Publish { pod, volume, listener, reply }).await.map_err(stopping)?;
+        self.inputs.send(Input::Publish { published, listener, reply }).await.map_err(stopping)?;
         done.await.map_err(stopping)?.map_err(|e| Status::failed_precondition(e.to_string()))?;
         Ok(Response::new(NodePublishVolumeResponse {}))
     }

@@ -3,13 +3,13 @@
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
-use regent_core::guard::{GuardError, Nonce, Pod, PodUid};
+use regent_core::guard::{GuardError, Nonce, PodUid};
 use regent_core::ids::{Epoch, GroupKey};
 use regent_core::message::NodeCertificate;
 use tokio::sync::oneshot;
 
 use crate::gates::Asker;
-use crate::journal::Volume;
+use crate::volume::Published;
 
 /// What the hub wants of a group, carried by the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,10 +29,8 @@ pub enum Order {
 pub enum Input {
     /// The kubelet publishes a pod's volume; its folder is made and its socket listens.
     Publish {
-        /// Whose.
-        pod: Pod,
-        /// Where.
-        volume: Volume,
+        /// Whose, and where.
+        published: Published,
         /// The socket in it.
         listener: UnixListener,
         /// Answered when it is journaled.

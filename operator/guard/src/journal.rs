@@ -4,7 +4,8 @@
 //! as a whole by rename: what is read is always one complete state.
 //!
 //! ```text
-//! { "site": "ireland", "node": "ireland-1",
+//! { "id": "…",                                       made with the journal: another one is another journal
+//!   "site": "ireland", "node": "ireland-1",
 //!   "bootId": "…",                                   of the boot in which leases and states are valid
 //!   "groups": { "ireland/shop": { "highest": "3.1", "retired": null, "protected": true, "listed": true,
 //!                                 "lease": { "epoch": "3.1", "until": { "boot_ns": …, "raw_ns": … } },
@@ -44,7 +45,7 @@ pub enum JournalError {
     },
     /// It is there and says nothing that can be understood.
     #[error(
-        "journal {path} does not parse: {cause}; if it can't be restored, move it away: the node's pods will be gated again"
+        "journal {path} does not parse: {cause}; if it can't be restored, move it away: the guard kills the node's pods and holds them at their gates until a certificate comes"
     )]
     Unreadable {
         /// Which file.
@@ -78,6 +79,9 @@ pub struct Volume {
 /// The whole file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
+    /// A random name that was made with the journal. Whoever told the guard something must
+    /// tell it again when this is another: the journal was lost.
+    pub id: String,
     /// The site of the node.
     pub site: SiteName,
     /// The node.
@@ -117,8 +121,9 @@ impl Store {
     pub fn load(&self, site: &SiteName, node: &NodeName) -> Result<Record, JournalError> {
         let path = self.dir.join(FILE);
         let Some(record) = read(&path)? else {
-            let (site, node) = (site.clone(), node.clone());
-            return Ok(Record { site, node, journal: Journal::default(), volumes: BTreeMap::new() });
+            let fail = |e: rustix::io::Errno| JournalError::Io { path: path.clone(), cause: e.into() };
+            let (id, site, node) = (new_id().map_err(fail)?, site.clone(), node.clone());
+            return Ok(Record { id, site, node, journal: Journal::default(), volumes: BTreeMap::new() });
         };
         if (&record.site, &record.node) != (site, node) {
             let (found, wanted) = (format!("{}/{}", record.site, record.node), format!("{site}/{node}"));
@@ -146,6 +151,12 @@ impl Store {
         };
         write().map_err(|cause| JournalError::Io { path: path.clone(), cause })
     }
+}
+
+fn new_id() -> rustix::io::Result<String> {
+    let mut random = [0u8; 8];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+    Ok(format!("{:016x}", u64::from_ne_bytes(random)))
 }
 
 fn read(path: &Path) -> Result<Option<Record>, JournalError> {

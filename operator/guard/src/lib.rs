@@ -6,9 +6,9 @@
 //! network, and decides nothing either: `regent_core::guard` does.
 //!
 //! ```text
-//!  kubelet --registration, CSI--> csi ---+                        +--> journal (saver's thread)
+//!  kubelet --registration, CSI--> csi ---+                        +--> journal, epochs (disk's thread)
 //!  agent ------- guard.sock ----> agent -+-> node -> core -> steps +--> cgroups (fence)
-//!  pod's regent-gate, gate.sock > gates -+    ^                   +--> volumes, gates
+//!  pod's regent-gate, gate.sock > gates -+    ^                   +--> gates
 //!                                           alarm (both clocks)   +--> events (output's thread)
 //! ```
 //!
@@ -20,16 +20,17 @@ pub mod agent;
 pub mod cgroup;
 pub mod clock;
 pub mod csi;
+pub mod disk;
 pub mod fence;
 pub mod gates;
 pub mod input;
 pub mod journal;
 pub mod node;
 pub mod output;
-pub mod saver;
 pub mod seccomp;
 pub mod serve;
 pub mod socket;
+pub mod sockets;
 pub mod steps;
 pub mod supervise;
 pub mod sys;

@@ -12,14 +12,14 @@ use regent_proto::v1;
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::now;
+use crate::disk::{Disk, Done};
 use crate::fence::{Fence, Report};
 use crate::gates::{Asker, Gates};
 use crate::input::{Input, Order, PublishError};
 use crate::journal::Volume;
 use crate::output::Output;
-use crate::saver::Saver;
 use crate::steps::{Next, Step, Steps};
-use crate::volume::Volumes;
+use crate::volume::Published;
 
 /// How often the tree is searched for the cgroup of a pod whose gate asks.
 const SEARCH_PACE: Duration = Duration::from_millis(100);
@@ -30,7 +30,9 @@ pub struct Node {
     volumes: BTreeMap<PodUid, Volume>,
     fence: Fence,
     gates: Gates,
-    saver: Saver,
+    disk: Disk,
+    /// The epoch that each pod can read.
+    epochs: BTreeMap<PodUid, Epoch>,
     output: Output,
     steps: Steps,
     waiting: Vec<(Confirmation, oneshot::Sender<Result<(), GuardError>>)>,
@@ -46,12 +48,29 @@ impl Node {
         volumes: BTreeMap<PodUid, Volume>,
         fence: Fence,
         gates: Gates,
-        saver: Saver,
+        disk: Disk,
         output: Output,
         states: watch::Sender<v1::GuardState>,
     ) -> Self {
-        let (steps, waiting, next_search) = (Steps::default(), Vec::new(), Moment::default());
-        Self { guard, volumes, fence, gates, saver, output, steps, waiting, states, changed: true, next_search }
+        let (epochs, steps, waiting, next_search) = (BTreeMap::new(), Steps::default(), Vec::new(), Moment::default());
+        Self { guard, volumes, fence, gates, disk, epochs, output, steps, waiting, states, changed: true, next_search }
+    }
+
+    /// What lies on the node: a pod that the journal doesn't know is killed, and held.
+    pub fn find(&mut self, found: BTreeMap<PodUid, Option<Published>>) {
+        for (uid, published) in found {
+            if self.volumes.contains_key(&uid) {
+                continue;
+            }
+            tracing::warn!(pod = uid.0, "the journal doesn't know this pod: it is killed, and held at its gate");
+            match published {
+                Some(Published { pod, volume }) => {
+                    self.guard.on_found(pod);
+                    self.volumes.insert(uid, volume);
+                }
+                None => self.fence.kill(&uid),
+            }
+        }
     }
 
     /// Does again what the guard before may have left half done.
@@ -60,20 +79,16 @@ impl Node {
         self.add(effects);
     }
 
-    /// Listens at the gates of all journaled pods again. One that can't be, because its
-    /// volume is gone, is the kubelet's to publish or to take away.
-    pub fn reopen(&mut self) {
-        for (uid, volume) in &self.volumes {
-            let opened = Volumes::listen(&volume.target).map_err(|e| e.to_string());
-            if let Err(error) = opened.and_then(|l| self.gates.listen(uid, l).map_err(|e| e.to_string())) {
-                tracing::error!(pod = uid.0, error, "a gate can't be answered");
-            }
-        }
+    /// The volumes of all pods.
+    pub fn volumes(&self) -> &BTreeMap<PodUid, Volume> {
+        &self.volumes
     }
 
-    /// Whether everything that was decided is done.
-    pub fn is_settled(&self) -> bool {
-        self.steps.is_empty()
+    /// Answers at the gate of a pod that was there before this guard.
+    pub fn reopen(&mut self, uid: &PodUid, listener: UnixListener) {
+        if let Err(error) = self.gates.listen(uid, listener) {
+            tracing::error!(pod = uid.0, %error, "a gate can't be answered");
+        }
     }
 
     /// When [`Self::tick`] is due.
@@ -104,10 +119,17 @@ impl Node {
         }
     }
 
-    /// Returns when a save that is under way is done.
-    pub async fn saved(&mut self) {
-        self.saver.done().await;
-        self.steps.saved();
+    /// Returns when the disk has done what it was given.
+    pub async fn written(&mut self) {
+        let done = self.disk.done().await;
+        self.steps.written();
+        match done {
+            Done::Saved => {}
+            Done::WroteEpoch(uid, epoch, Ok(())) => drop(self.epochs.insert(uid, epoch)),
+            Done::WroteEpoch(uid, _, Err(error)) => {
+                tracing::error!(pod = uid.0, %error, "an epoch can't be written; the gate stays closed");
+            }
+        }
     }
 
     /// Does what can be done now.
@@ -120,7 +142,12 @@ impl Node {
             match self.steps.take() {
                 Next::Step(Step::Do(effect)) => self.perform(effect),
                 Next::Step(Step::Answer(answer)) => answer(),
-                Next::Save(journal, durable) => self.saver.begin(*journal, self.volumes.clone(), durable),
+                Next::Save(journal, durable) => self.disk.save(*journal, self.volumes.clone(), durable),
+                Next::WriteEpoch(uid, epoch) => match self.volumes.get(&uid) {
+                    Some(volume) => self.disk.write_epoch(uid, epoch, volume.target.clone()),
+                    // Unpublished meanwhile.
+                    None => self.steps.written(),
+                },
                 Next::Wait | Next::Done => break,
             }
         }
@@ -173,12 +200,7 @@ impl Node {
     fn perform(&mut self, effect: Effect) {
         match effect {
             // `Steps` hands out none of these.
-            Effect::Journal { .. } | Effect::Freeze(_) | Effect::Kill(_) => {}
-            Effect::WriteEpoch(uid, epoch) => {
-                if self.write_epoch(&uid, epoch).is_err() {
-                    self.gates.close(&uid);
-                }
-            }
+            Effect::Journal { .. } | Effect::WriteEpoch(..) | Effect::Freeze(_) | Effect::Kill(_) => {}
             Effect::OpenGate(uid) => self.open(&uid),
             Effect::Thaw(uid) => self.thaw(&uid),
             Effect::Confirm(done) => self.confirm(&done),
@@ -199,18 +221,13 @@ impl Node {
         }
     }
 
-    fn write_epoch(&self, uid: &PodUid, epoch: Epoch) -> Result<(), ()> {
-        let Some(volume) = self.volumes.get(uid) else { return Err(()) };
-        Volumes::write_epoch(&volume.target, epoch).map_err(|error| {
-            tracing::error!(pod = uid.0, %error, "an epoch can't be written; the gate stays closed");
-        })
-    }
-
-    /// Opens a gate, if its pod still may run and its epoch can be read in the pod.
+    /// Opens a gate, if its pod still may run and can read its epoch.
     fn open(&mut self, uid: &PodUid) {
         let Some(PodState::Running { epoch }) = self.state_of(uid) else { return self.gates.close(uid) };
-        if self.write_epoch(uid, epoch).is_err() {
-            return self.gates.close(uid);
+        if self.epochs.get(uid) != Some(&epoch) {
+            // A newer one is on its way, or it could not be written: whoever asks then finds it.
+            self.gates.close(uid);
+            return self.add(vec![Effect::WriteEpoch(uid.clone(), epoch)]);
         }
         if self.gates.open(uid, epoch) {
             let outcome = self.guard.on_gate_opened(now(), uid);
@@ -232,7 +249,7 @@ impl Node {
     /// What came in.
     pub fn on_input(&mut self, input: Input) {
         match input {
-            Input::Publish { pod, volume, listener, reply } => self.on_publish(pod, volume, listener, reply),
+            Input::Publish { published, listener, reply } => self.on_publish(published, listener, reply),
             Input::Unpublish { id, reply } => self.on_unpublish(&id, reply),
             Input::Gate { uid, asker } => self.on_gate(uid, asker, true),
             Input::GateGone { uid, id } => {
@@ -264,11 +281,11 @@ impl Node {
 
     fn on_publish(
         &mut self,
-        pod: Pod,
-        volume: Volume,
+        published: Published,
         listener: UnixListener,
         reply: oneshot::Sender<Result<(), PublishError>>,
     ) {
+        let Published { pod, volume } = published;
         let uid = pod.uid.clone();
         if let Err(error) = self.take_volume(&pod, &volume, listener) {
             let _ = reply.send(Err(error));
@@ -300,6 +317,7 @@ impl Node {
             self.gates.remove(&uid);
             self.fence.forget(&uid);
             self.volumes.remove(&uid);
+            self.epochs.remove(&uid);
             let effects = self.guard.on_unpublish(now(), &uid);
             self.add(effects);
             self.save_volumes();
@@ -359,7 +377,7 @@ impl Node {
             epoch: record.state.epoch().map(|e| e.to_string()).unwrap_or_default(),
             lease_left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
         });
-        v1::GuardState { boot_id: self.guard.journal().boot_id.clone(), pods: pods.collect() }
+        v1::GuardState { journal_id: self.disk.journal_id().to_owned(), pods: pods.collect() }
     }
 }
 

@@ -19,6 +19,7 @@ use serde_json::json;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
@@ -26,15 +27,15 @@ use tonic::transport::server::Router;
 use crate::agent::Agent;
 use crate::cgroup::{CgroupError, Tree};
 use crate::clock::{Alarm, now, realtime_ns};
-use crate::csi::{DRIVER, Kubelet, REGISTRATION_SOCKET, SOCKET};
+use crate::csi::Kubelet;
+use crate::disk::Disk;
 use crate::fence::Fence;
 use crate::gates::Gates;
 use crate::input::Input;
 use crate::journal::{JournalError, OWN_RETRY, Record, Store};
 use crate::node::Node;
 use crate::output::Output;
-use crate::saver::Saver;
-use crate::socket::listen_in;
+use crate::sockets::{self, Sockets};
 use crate::volume::Volumes;
 
 /// Between two signs of life to the supervisor.
@@ -123,7 +124,7 @@ impl ServeError {
     }
 }
 
-fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> ServeError {
+pub(crate) fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> ServeError {
     let what = what.into();
     move |cause| ServeError::Io { what, cause }
 }
@@ -197,10 +198,12 @@ pub async fn serve(options: Options, output: Output, mut heart: Heart) -> Result
     let node_name = NodeName(options.node.clone());
     let record = store.load(&options.site, &node_name)?;
     let (inputs, received) = mpsc::channel(INPUTS);
-    let saver = Saver::start(store, options.site.clone(), node_name).map_err(io_error("the journal's thread"))?;
+    let disk = Disk::start(store, &record).map_err(io_error("the disk's thread"))?;
+    let volumes = Volumes::new(&options.kubelet_dir, gate_program(&options)?);
     let states = watch::Sender::default();
-    let node = make_node(&options, charter, record, saver, &output, &inputs, &states)?;
-    let mut guard = Running { node, options, inputs, states, output };
+    let mut node = make_node(&options, charter, record, disk, &output, &inputs, &states)?;
+    node.find(volumes.found());
+    let mut guard = Running { node, options, volumes, inputs, states, output };
     tokio::select! {
         ended = guard.run(received, heart) => ended,
         _ = terminate.recv() => Ok(()),
@@ -216,7 +219,7 @@ fn make_node(
     options: &Options,
     charter: Charter,
     record: Record,
-    saver: Saver,
+    disk: Disk,
     output: &Output,
     inputs: &mpsc::Sender<Input>,
     states: &watch::Sender<regent_proto::v1::GuardState>,
@@ -234,12 +237,13 @@ fn make_node(
     };
     let guard = Guard::new(config, record.journal)?;
     let (fence, gates) = (Fence::new(tree), Gates::new(inputs.clone()));
-    Ok(Node::new(guard, record.volumes, fence, gates, saver, output.clone(), states.clone()))
+    Ok(Node::new(guard, record.volumes, fence, gates, disk, output.clone(), states.clone()))
 }
 
 struct Running {
     node: Node,
     options: Options,
+    volumes: Volumes,
     inputs: mpsc::Sender<Input>,
     states: watch::Sender<regent_proto::v1::GuardState>,
     output: Output,
@@ -251,16 +255,13 @@ impl Running {
         let mut beat = tokio::time::interval(BEAT);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let (failures, mut failed) = mpsc::channel(1);
-        let mut open = false;
         self.report_start();
+        // The state comes before the sockets. They don't wait for its journal: whatever is
+        // asked over them does.
         self.node.resume();
+        let mut opening = Some(self.open());
         loop {
             self.node.work();
-            // The state comes before the sockets.
-            if !open && self.node.is_settled() {
-                self.open(&failures)?;
-                open = true;
-            }
             let deadline = self.node.next_deadline();
             let pace = self.node.pace();
             tokio::select! {
@@ -272,7 +273,11 @@ impl Running {
                         tokio::time::sleep(Duration::from_millis(1)).await;
                     }
                 }
-                () = self.node.saved() => {}
+                () = self.node.written() => {}
+                sockets = opened(&mut opening) => {
+                    opening = None;
+                    self.serve(sockets?, &failures)?;
+                }
                 () = tokio::time::sleep(pace.unwrap_or_default()), if pace.is_some() => self.node.poll(),
                 _ = beat.tick() => heart.beat()?,
                 Some(error) = failed.recv() => return Err(error),
@@ -294,31 +299,39 @@ impl Running {
         });
     }
 
-    /// Opens every socket: the gates first, for pods may be waiting.
-    fn open(&mut self, failures: &mpsc::Sender<ServeError>) -> Result<(), ServeError> {
-        let options = &self.options;
-        let volumes = Volumes::new(&options.kubelet_dir, gate_program(options)?);
-        self.node.reopen();
+    /// Opens every socket, on a thread that may wait for the disk.
+    fn open(&self) -> JoinHandle<Result<Sockets, ServeError>> {
+        let (options, volumes) = (self.options.clone(), self.node.volumes().clone());
+        tokio::task::spawn_blocking(move || Sockets::open(&options, &volumes))
+    }
 
+    /// Serves what was opened: the gates first, for pods may be waiting.
+    fn serve(&mut self, sockets: Sockets, failures: &mpsc::Sender<ServeError>) -> Result<(), ServeError> {
+        for (uid, listener) in sockets.gates {
+            self.node.reopen(&uid, listener);
+        }
         let agent = Agent { inputs: self.inputs.clone(), states: self.states.clone() };
-        let (dir, name) = split(&options.agent_socket)?;
-        // The agent has another uid; nobody but the two sees this folder.
-        let listener = listen(dir, name, 0o666)?;
-        spawn("the agent's socket", Server::builder().add_service(GuardServer::new(agent)), listener, failures);
-
-        let plugin = options.kubelet_dir.join("plugins").join(DRIVER);
-        let (inputs, node, endpoint) = (self.inputs.clone(), options.node.clone(), plugin.join(SOCKET));
-        let kubelet = Kubelet { volumes, inputs, node, endpoint };
+        spawn("the agent's socket", Server::builder().add_service(GuardServer::new(agent)), sockets.agent, failures)?;
+        let kubelet = Kubelet {
+            volumes: self.volumes.clone(),
+            inputs: self.inputs.clone(),
+            node: self.options.node.clone(),
+            endpoint: sockets::csi_endpoint(&self.options),
+        };
         let csi = Server::builder()
             .add_service(IdentityServer::new(kubelet.clone()))
             .add_service(NodeServer::new(kubelet.clone()));
-        spawn("the CSI socket", csi, listen(&plugin, SOCKET, 0o600)?, failures);
+        spawn("the CSI socket", csi, sockets.csi, failures)?;
+        let registration = Server::builder().add_service(RegistrationServer::new(kubelet));
+        spawn("the registration socket", registration, sockets.registration, failures)
+    }
+}
 
-        // Last: the kubelet calls as soon as it sees this one.
-        let registration = listen(&options.kubelet_dir.join("plugins_registry"), REGISTRATION_SOCKET, 0o600)?;
-        let router = Server::builder().add_service(RegistrationServer::new(kubelet));
-        spawn("the registration socket", router, registration, failures);
-        Ok(())
+/// What came of opening the sockets; nothing, if that is over.
+async fn opened(opening: &mut Option<JoinHandle<Result<Sockets, ServeError>>>) -> Result<Sockets, ServeError> {
+    match opening {
+        Some(task) => task.await.map_err(io::Error::from).map_err(io_error("opening the sockets"))?,
+        None => std::future::pending().await,
     }
 }
 
@@ -330,26 +343,18 @@ fn gate_program(options: &Options) -> Result<PathBuf, ServeError> {
     Ok(path)
 }
 
-fn split(path: &Path) -> Result<(&Path, &str), ServeError> {
-    let parts = path.parent().zip(path.file_name().and_then(|n| n.to_str()));
-    parts.ok_or_else(|| {
-        io_error(format!("{} is no path of a socket", path.display()))(io::ErrorKind::InvalidInput.into())
-    })
-}
-
-fn listen(dir: &Path, name: &str, mode: u32) -> Result<UnixListener, ServeError> {
-    let make = || -> io::Result<StdListener> {
-        std::fs::create_dir_all(dir)?;
-        listen_in(dir, name, mode)
-    };
-    make().and_then(UnixListener::from_std).map_err(io_error(format!("listening on {}", dir.join(name).display())))
-}
-
-fn spawn(what: &'static str, router: Router, listener: UnixListener, failures: &mpsc::Sender<ServeError>) {
+fn spawn(
+    what: &'static str,
+    router: Router,
+    listener: StdListener,
+    failures: &mpsc::Sender<ServeError>,
+) -> Result<(), ServeError> {
+    let listener = UnixListener::from_std(listener).map_err(io_error(what))?;
     let failures = failures.clone();
     tokio::spawn(async move {
         if let Err(cause) = router.serve_with_incoming(UnixListenerStream::new(listener)).await {
             let _ = failures.send(ServeError::Serve { what, cause }).await;
         }
     });
+    Ok(())
 }

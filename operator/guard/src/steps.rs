@@ -9,6 +9,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use regent_core::guard::{Effect, Journal, PodUid};
+use regent_core::ids::Epoch;
 
 /// One step.
 pub enum Step {
@@ -24,6 +25,8 @@ pub struct Steps {
     queue: VecDeque<Step>,
     /// How many of the queue's journals the save that is under way covers; 0: none is.
     saving: usize,
+    /// Whether an epoch is being written.
+    writing: bool,
 }
 
 /// What to do about new effects at once.
@@ -41,9 +44,11 @@ pub struct Overtaking {
 pub enum Next {
     /// This step, now.
     Step(Step),
-    /// Save this state first, durably or not, then call [`Steps::saved`].
+    /// Save this state first, durably or not, then call [`Steps::written`].
     Save(Box<Journal>, bool),
-    /// Nothing until the save is done.
+    /// Write this epoch first, then call [`Steps::written`].
+    WriteEpoch(PodUid, Epoch),
+    /// Nothing until that is done.
     Wait,
     /// Nothing at all.
     Done,
@@ -101,17 +106,23 @@ impl Steps {
     /// The next step. Of several journals that wait, the newest is saved for all: a
     /// journal may run ahead of what follows it, never behind.
     pub fn take(&mut self) -> Next {
-        match self.queue.front() {
+        if self.saving > 0 || self.writing {
+            return Next::Wait;
+        }
+        if let Some(Step::Do(Effect::Journal { .. })) = self.queue.front() {
+            return self.save();
+        }
+        match self.queue.pop_front() {
+            Some(Step::Do(Effect::WriteEpoch(uid, epoch))) => {
+                self.writing = true;
+                Next::WriteEpoch(uid, epoch)
+            }
+            Some(step) => Next::Step(step),
             None => Next::Done,
-            Some(Step::Do(Effect::Journal { .. })) => self.save(),
-            Some(_) => self.queue.pop_front().map_or(Next::Done, Next::Step),
         }
     }
 
     fn save(&mut self) -> Next {
-        if self.saving > 0 {
-            return Next::Wait;
-        }
         let mut newest = None;
         let mut any_durable = false;
         for step in &self.queue {
@@ -124,19 +135,15 @@ impl Steps {
         newest.cloned().map_or(Next::Done, |state| Next::Save(state, any_durable))
     }
 
-    /// The save is done.
-    pub fn saved(&mut self) {
+    /// The disk has done what it was given.
+    pub fn written(&mut self) {
+        self.writing = false;
         let mut covered = std::mem::take(&mut self.saving);
         self.queue.retain(|step| {
             let done = covered > 0 && matches!(step, Step::Do(Effect::Journal { .. }));
             covered -= usize::from(done);
             !done
         });
-    }
-
-    /// Whether nothing is left to do.
-    pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
     }
 }
 
@@ -162,7 +169,7 @@ mod tests {
         assert_eq!(over.freeze, [uid("p"), uid("q")]);
         assert_eq!(over.close, BTreeSet::from([uid("p")]));
         assert!(matches!(steps.take(), Next::Save(..)));
-        steps.saved();
+        steps.written();
         assert!(matches!(steps.take(), Next::Step(Step::Do(Effect::Thaw(u))) if u == uid("r")));
         assert!(matches!(steps.take(), Next::Done));
     }
@@ -177,10 +184,23 @@ mod tests {
         assert_eq!(over.close, BTreeSet::from([uid("p")]));
         // The disk has not answered yet; what is left waits for it.
         assert!(matches!(steps.take(), Next::Wait));
-        steps.saved();
+        steps.written();
         assert!(matches!(steps.take(), Next::Save(state, true) if state.boot_id == "b"));
-        steps.saved();
-        assert!(steps.is_empty());
+        steps.written();
+        assert!(matches!(steps.take(), Next::Done));
+    }
+
+    #[test]
+    fn nothing_passes_an_epoch_that_is_being_written_but_a_fence() {
+        let mut steps = Steps::default();
+        let epoch = Epoch { term: 1, site: 1 };
+        steps.add(vec![Effect::WriteEpoch(uid("p"), epoch), Effect::OpenGate(uid("p"))]);
+        assert!(matches!(steps.take(), Next::WriteEpoch(u, e) if u == uid("p") && e == epoch));
+        assert!(matches!(steps.take(), Next::Wait));
+        assert_eq!(steps.add(vec![Effect::Freeze(uid("q"))]).freeze, [uid("q")]);
+        steps.written();
+        assert!(matches!(steps.take(), Next::Step(Step::Do(Effect::OpenGate(_)))));
+        assert!(matches!(steps.take(), Next::Done));
     }
 
     #[test]
@@ -192,10 +212,10 @@ mod tests {
             steps.add(vec![journal(renewal, renewal == "c")]);
         }
         assert_eq!(steps.queue.len(), 2);
-        steps.saved();
+        steps.written();
         assert!(matches!(steps.take(), Next::Save(state, true) if state.boot_id == "d"));
-        steps.saved();
-        assert!(steps.is_empty());
+        steps.written();
+        assert!(matches!(steps.take(), Next::Done));
     }
 
     #[test]
@@ -208,10 +228,10 @@ mod tests {
         }
         steps.add(vec![journal("c", false)]);
         assert!(matches!(steps.take(), Next::Wait));
-        steps.saved();
+        steps.written();
         assert!(matches!(steps.take(), Next::Step(Step::Do(Effect::OpenGate(_)))));
         assert!(matches!(steps.take(), Next::Save(state, false) if state.boot_id == "c"));
-        steps.saved();
-        assert!(steps.is_empty());
+        steps.written();
+        assert!(matches!(steps.take(), Next::Done));
     }
 }

@@ -9,6 +9,8 @@ use common::node::{TestNode, send, work};
 use common::{eventually, now, until};
 use regent_core::event::names;
 use regent_core::plan::Protection::Protected;
+use regent_proto::v1;
+use regent_proto::v1::instruction::What;
 
 #[test]
 #[ignore = "the program of the tests' pods"]
@@ -65,6 +67,109 @@ async fn a_renewal_after_the_restart_pauses_nothing() {
     let starts = node.events().into_iter().filter(|e| e.event == names::STARTED).collect::<Vec<_>>();
     assert_eq!(starts.len(), 4);
     assert!(starts[0].detail["realtime_ns"].as_u64().unwrap() > 0);
+}
+
+/// Stops the node's guard, does something to the node, and starts another.
+async fn restarted(node: &mut TestNode, meanwhile: impl FnOnce(&TestNode)) {
+    node.end("-TERM").await;
+    meanwhile(node);
+    node.start().await;
+}
+
+#[tokio::test]
+async fn a_guard_that_lost_its_journal_kills_what_it_cannot_know_and_retires_nothing_that_lives() {
+    let mut node = TestNode::new(5000);
+    node.start().await;
+    let mut pods = [node.gated_pod("shop-0", GROUP).await, node.gated_pod("shop-1", GROUP).await];
+    node.certify(&[entry(GROUP, "1.1", Protected)]).await;
+    for pod in &pods {
+        pod.runs().await;
+    }
+    let torn = pods[1].target.join("pod.json");
+    restarted(&mut node, |node| {
+        fs::remove_file(node.path("state/journal.json")).unwrap();
+        fs::write(torn, "{").unwrap();
+    })
+    .await;
+    let retired = node.instruct(GROUP, What::Retire(v1::Retire { epoch: "1.1".into() })).await;
+    assert_eq!(retired.error, "");
+    assert!(!pods[0].lives(), "confirmed, and it lives");
+    eventually("the pod of which nothing is known dies too", || (!pods[1].lives()).then_some(())).await;
+    // The one that said whose it is stands at its gate as before, and goes on by a certificate.
+    pods[0].start();
+    assert_eq!(node.state_of(&pods[0]).await.unwrap().state, "Gated");
+    node.certify(&[entry(GROUP, "2.1", Protected)]).await;
+    pods[0].runs().await;
+}
+
+#[tokio::test]
+async fn another_journal_has_another_name_and_a_restart_has_not() {
+    let mut node = TestNode::new(5000);
+    node.start().await;
+    let first = node.journal_id().await;
+    node.gated_pod("shop-0", GROUP).await;
+    restarted(&mut node, |_| {}).await;
+    assert_eq!(node.journal_id().await, first);
+    restarted(&mut node, |node| fs::remove_file(node.path("state/journal.json")).unwrap()).await;
+    assert_ne!(node.journal_id().await, first);
+}
+
+#[tokio::test]
+async fn a_guard_that_starts_over_a_full_disk_pauses_nothing_that_is_renewed() {
+    let mut node = TestNode::new(1500);
+    node.start().await;
+    let pod = node.gated_pod("shop-0", GROUP).await;
+    node.certify(&[entry(GROUP, "1.1", Protected)]).await;
+    pod.runs().await;
+    // Nothing can be written under the name that the journal is written by.
+    restarted(&mut node, |node| fs::create_dir(node.path("state/.journal.json")).unwrap()).await;
+    let started = now().boot_ns;
+    while now().boot_ns < started + 3_000_000_000 {
+        node.certify(&[entry(GROUP, "1.1", Protected)]).await;
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    pod.runs().await;
+    assert!(!pod.is_frozen());
+    // And without renewal it stands still in time, though nothing can be journaled.
+    eventually("it stands still", || pod.is_frozen().then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_delays_no_deadline() {
+    let mut node = TestNode::new(1500);
+    node.start().await;
+    let pod = node.gated_pod("shop-0", GROUP).await;
+    node.certify(&[entry(GROUP, "1.1", Protected)]).await;
+    pod.runs().await;
+    // Whoever opens a pipe for writing hangs until somebody reads.
+    let hung = node.path("state/.journal.json");
+    assert!(std::process::Command::new("mkfifo").arg(&hung).status().unwrap().success());
+    let late = node.gated_pod("shop-1", GROUP);
+    let (_, ()) = tokio::join!(tokio::time::timeout(std::time::Duration::from_millis(300), late), async {
+        node.certify(&[entry(GROUP, "1.1", Protected)]).await;
+    });
+    eventually("it stands still", || pod.is_frozen().then_some(())).await;
+    let last = *pod.steps().last().unwrap();
+    fs::read(&hung).unwrap();
+    let ended = node.event(names::LEASE_END).await;
+    assert!(last < ended.boot_ns);
+}
+
+#[tokio::test]
+async fn a_gate_opens_only_when_its_pod_can_read_the_epoch() {
+    let mut node = TestNode::new(5000);
+    node.start().await;
+    let pod = node.gated_pod("shop-0", GROUP).await;
+    let obstacle = pod.target.join(".epoch");
+    fs::create_dir(&obstacle).unwrap();
+    node.certify(&[entry(GROUP, "1.1", Protected)]).await;
+    while node.state_of(&pod).await.unwrap().state != "Running" {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert!(pod.steps().is_empty());
+    fs::remove_dir(&obstacle).unwrap();
+    pod.runs().await;
+    assert_eq!(pod.epoch().unwrap(), "1.1");
 }
 
 #[tokio::test]

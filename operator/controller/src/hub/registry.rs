@@ -72,7 +72,7 @@ impl Node {
             address: None,
             heard: clock::now(),
             agent_version: String::new(),
-            guard_boot_id: String::new(),
+            guard_journal_id: String::new(),
             report: None,
         };
         Self { view, streams: Vec::new() }
@@ -244,8 +244,8 @@ impl Registry {
     pub(super) fn hello(&self, node: &NodeName, link: &Arc<Link>, hello: v1::Hello) {
         self.heard(node, link, |view, _| {
             view.agent_version = hello.agent_version;
-            if !hello.guard_boot_id.is_empty() {
-                view.guard_boot_id = hello.guard_boot_id;
+            if !hello.guard_journal_id.is_empty() {
+                view.guard_journal_id = hello.guard_journal_id;
             }
         });
         self.touch();

@@ -74,8 +74,8 @@ pub struct NodeView {
     pub heard: Moment,
     /// The agent's version.
     pub agent_version: String,
-    /// The boot of the node's machine, as its guard says.
-    pub guard_boot_id: String,
+    /// Which journal its guard keeps: another one knows nothing of what was told before.
+    pub guard_journal_id: String,
     /// Its last report.
     pub report: Option<NodeReport>,
 }

@@ -245,8 +245,8 @@ async fn the_newest_nonce_wins_and_goes_with_its_stream() {
     }
     site.until(|hub| nonce_of(hub, "n1") == Some([9; 32])).await;
     agent.say(Up::Nonce(v1::Nonce { nonce: vec![7; 31] })).await;
-    agent.say(Up::Hello(v1::Hello { agent_version: "1".into(), guard_boot_id: "b".into() })).await;
-    site.until(|hub| hub.nodes()[&node("n1")].guard_boot_id == "b").await;
+    agent.say(Up::Hello(v1::Hello { agent_version: "1".into(), guard_journal_id: "b".into() })).await;
+    site.until(|hub| hub.nodes()[&node("n1")].guard_journal_id == "b").await;
     assert_eq!(nonce_of(&site.hub, "n1"), Some([9; 32]), "31 bytes are no nonce");
     drop(agent);
     site.until(|hub| hub.nonces().is_empty()).await;

@@ -44,7 +44,7 @@ impl World {
         }
         let wait = self.rng.between(p / 4, 6 * p);
         self.at(self.now + wait, Happening::FaultDue);
-        match self.rng.below(14) {
+        match self.rng.below(15) {
             0 | 1 => {
                 let site = self.rng.below(5) as usize;
                 self.trace(|| format!("cut {}", SITES[site]));
@@ -66,7 +66,8 @@ impl World {
             }
             7 => self.restart_witness(p),
             8 | 9 => self.restart_replica(p),
-            10 => self.restart_guard(),
+            10 => self.restart_guard(false),
+            14 => self.restart_guard(true),
             11 => self.reboot_node(p),
             12 | 13 => {
                 let successor = self.rng.below(3) as usize;
@@ -105,10 +106,14 @@ impl World {
         }
     }
 
-    fn restart_guard(&mut self) {
+    fn restart_guard(&mut self, loses_journal: bool) {
         let id = self.some_node();
-        self.trace(|| format!("restart guard {id:?}"));
+        self.trace(|| format!("restart guard {id:?}{}", if loses_journal { " without its journal" } else { "" }));
         self.stop_guard(id);
+        if loses_journal {
+            let node = &mut self.nodes[id.site][id.node];
+            (node.cached, node.durable) = Default::default();
+        }
         let t = self.now + self.rng.below(15) * MS;
         self.at(t, Happening::GuardStarts(id));
     }

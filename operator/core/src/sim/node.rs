@@ -82,8 +82,9 @@ impl World {
         let config = node.config(id, &self.charter);
         let mut guard = Guard::new(config, node.cached.clone()).unwrap();
         let now = node.clock.read(self.now);
-        let mut effects = guard.resume(now);
-        effects.extend(guard.on_publish(now, pod(id)));
+        // The pod's volume outlives the journal.
+        guard.on_found(pod(id));
+        let effects = guard.resume(now);
         node.guard = Some(guard);
         self.carry_out(id, effects);
         self.after(id, 50 * MS, Happening::GateAsks);

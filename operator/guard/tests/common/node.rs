@@ -209,10 +209,17 @@ impl TestNode {
         pod
     }
 
-    pub async fn state_of(&self, pod: &TestPod) -> Option<v1::GatePod> {
+    async fn state(&self) -> v1::GuardState {
         let mut states = self.agent().await.watch(v1::WatchRequest {}).await.unwrap().into_inner();
-        let state = states.message().await.unwrap().unwrap();
-        state.pods.into_iter().find(|p| p.uid == pod.uid)
+        states.message().await.unwrap().unwrap()
+    }
+
+    pub async fn journal_id(&self) -> String {
+        self.state().await.journal_id
+    }
+
+    pub async fn state_of(&self, pod: &TestPod) -> Option<v1::GatePod> {
+        self.state().await.pods.into_iter().find(|p| p.uid == pod.uid)
     }
 }
 

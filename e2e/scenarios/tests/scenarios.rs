@@ -12,6 +12,14 @@ use regent_evidence::{Kind, Scenario};
 use regent_rig::{Component, Where};
 use regent_scenarios::{LIMIT, Stage, group, pass, ready_at};
 
+/// What somebody at Germany says when Ireland is lost.
+const APPROVAL: &str = "\
+apiVersion: regent.dev/v1alpha1
+kind: Takeover
+metadata: {name: asked-approved}
+spec: {group: ireland/asked, to: germany, type: Approval, approve: true, reason: Ireland is lost}
+";
+
 type Test = fn(&Stage) -> Result<()>;
 
 fn main() {
@@ -86,6 +94,11 @@ fn nowhere_group() -> regent_demo::group::Group {
     group("nowhere", &["france"], 8082)
 }
 
+/// Nobody takes it over before somebody at the standby approves.
+fn asked_group() -> regent_demo::group::Group {
+    group("asked", &["germany"], 8083)
+}
+
 /// At a witness: its API server knows the CRDs, and nothing of the chart is installed there.
 fn chart(stage: &Stage) -> Result<()> {
     let (federation, site) = (&stage.federation, "luxembourg");
@@ -123,20 +136,23 @@ fn wrong_input(stage: &Stage) -> Result<()> {
 
 fn protect(stage: &Stage) -> Result<()> {
     let federation = &stage.federation;
-    let (shop, taken, nowhere) = (main_group(), taken_group(), nowhere_group());
+    let (shop, taken, nowhere, asked) = (main_group(), taken_group(), nowhere_group(), asked_group());
     taken.prepare_standbys(federation)?;
     let foreign = taken.manifest(federation);
     let deployment = foreign.split("---\n").find(|d| d.contains("kind: Deployment")).unwrap_or_default();
     let deployment = deployment.replace("replicas: 2", "replicas: 0");
     federation.kubectl("france", &["apply", "-f", "-"], Some(&deployment))?;
-    for group in [&shop, &taken, &nowhere] {
+    for group in [&shop, &taken, &nowhere, &asked] {
         group.apply(federation)?;
     }
-    for group in [&shop, &taken, &nowhere] {
+    let approval = "{\"spec\":{\"trigger\":\"Approval\"}}";
+    federation.kubectl("ireland", &["patch", "failovergroup", "asked", "--type=merge", "-p", approval], None)?;
+    for group in [&shop, &taken, &nowhere, &asked] {
         federation.plugin("ireland", &["protect", &group.name, "--yes", "--wait", "180s"])?;
     }
     stage.settled(&shop)?;
     stage.settled(&nowhere)?;
+    stage.settled(&asked)?;
     stage.said("ireland", &taken, "NameTaken")?;
     let lawful = "{\"spec\":{\"countries\":[\"IE\"]}}";
     federation.kubectl("ireland", &["patch", "failovergroup", "nowhere", "--type=merge", "-p", lawful], None)?;
@@ -203,18 +219,27 @@ fn minority(stage: &Stage) -> Result<()> {
 }
 
 fn cut(stage: &Stage) -> Result<()> {
-    let (shop, taken, nowhere) = (main_group(), taken_group(), nowhere_group());
+    let (shop, taken, nowhere, asked) = (main_group(), taken_group(), nowhere_group(), asked_group());
+    // The minority of witnesses held it too long to be thawed.
+    let rollout = ["-n", &asked.name, "rollout", "status", "deployment/shop", "--timeout=90s"];
+    stage.federation.kubectl("ireland", &rollout, None)?;
     let mut first = stage.record("cut", &shop, Scenario::Cut)?;
     let mut second = stage.record("cut", &taken, Scenario::Cut)?;
     let mut third = stage.record("cut", &nowhere, Scenario::Held)?;
+    let mut fourth = stage.record("cut", &asked, Scenario::Cut)?;
     first.go_on(Duration::from_secs(2))?;
-    let at = stage.cut(&["ireland"], &mut [&mut first, &mut second, &mut third])?;
+    let at = stage.cut(&["ireland"], &mut [&mut first, &mut second, &mut third, &mut fourth])?;
     first.wait("France to take the shop over", LIMIT, at, ready_at("france"))?;
     second.wait("Germany to take over what France can't", LIMIT, at, ready_at("germany"))?;
-    third.go_on(Duration::from_secs(5))?;
+    fourth.go_on(Duration::from_secs(5))?;
+    ensure!(fourth.last(at, &Kind::Certificate) == at, "{} moved before anybody approved", asked.key());
+    stage.federation.kubectl("germany", &["create", "-f", "-"], Some(APPROVAL))?;
+    fourth.wait("Germany to take over as approved", LIMIT, at, ready_at("germany"))?;
+    fourth.go_on(Duration::from_secs(5))?;
     pass(&first.finish()?.0, &stage.dir("cut", &shop))?;
     pass(&second.finish()?.0, &stage.dir("cut", &taken))?;
-    pass(&third.finish()?.0, &stage.dir("cut", &nowhere))
+    pass(&third.finish()?.0, &stage.dir("cut", &nowhere))?;
+    pass(&fourth.finish()?.0, &stage.dir("cut", &asked))
 }
 
 /// Continues from [`cut`]: France holds the shop, and Ireland is connected again.

@@ -55,6 +55,10 @@ pub struct ControlLeaseStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub nodes: Vec<ListedNode>,
+    /// The newest epoch that this site released, as TERM.SITE: a node's guard journals it
+    /// before the node is listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired: Option<String>,
     /// No further node may be listed.
     #[serde(default)]
     pub nodes_closed: bool,
@@ -72,9 +76,6 @@ pub struct ListedNode {
     /// Its guard has journaled that the group is Protected.
     #[serde(default)]
     pub protects: bool,
-    /// The highest epoch that its guard has journaled as retired.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retired: Option<String>,
 }
 
 /// Who holds a group.

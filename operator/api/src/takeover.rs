@@ -64,8 +64,8 @@ pub struct TakeoverSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub reason: Option<String>,
-    /// For type Approval: the standby may acquire. Setting it needs the RBAC verb
-    /// `approve` on takeovers.
+    /// For type Approval: the standby may acquire when the epoch that is in force at the
+    /// object's making has lapsed. Setting it needs the RBAC verb `approve` on takeovers.
     #[serde(default)]
     pub approve: bool,
 }

@@ -232,7 +232,7 @@ impl Site {
             groups: groups.clone(),
             takeovers,
             leadership: leadership.clone(),
-            client: self.client.clone(),
+            api: kube::Api::all(self.client.clone()),
         };
         self.spawn(lease::drive_takeovers(moves, self.peers.clone(), jobs, self.stop.clone()));
         self.watch_others(leadership.clone());

@@ -111,6 +111,20 @@ async fn wrong_groups_takeovers_and_meddling_are_refused_with_the_way_out() {
     assert!(error.contains("regent-takeover-approver"), "{error}");
     apply(&approval, &[]).unwrap();
 
+    let planned = object("Takeover", "move", "{group: ireland/shop, to: france, type: Planned}");
+    apply(&planned, &[]).unwrap();
+    let reaches = |phase: &str| {
+        let status = format!(r#"{{"status":{{"phase":"{phase}","oldEpoch":"3.1"}}}}"#);
+        let args = ["patch", "takeover", "move", "--subresource=status", "--type=merge", "-p", &status];
+        clusters.kubectl(0, &args, "").unwrap();
+    };
+    for phase in ["Pending", "Closed", "Retired", "Stopped"] {
+        reaches(phase);
+        refused_command(&clusters, &["delete", "takeover", "move"], &["half released", phase, "Released or later"]);
+    }
+    reaches("Released");
+    clusters.kubectl(0, &["delete", "takeover", "move"], "").unwrap();
+
     clusters.kubectl(0, &["annotate", "failovergroup", "shop", "regent.dev/confirm-delete=shop"], "").unwrap();
     clusters.kubectl(0, &["delete", "failovergroup", "shop"], "").unwrap();
 }

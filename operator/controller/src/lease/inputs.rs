@@ -110,7 +110,10 @@ pub async fn follow_inputs(
 fn approvals(shell: &LeaseShell, takeovers: &BTreeMap<String, Takeover>) -> BTreeSet<GroupKey> {
     let open = |t: &&Takeover| {
         let phase = t.status.as_ref().map(|s| s.phase).unwrap_or_default();
-        t.spec.kind == TakeoverType::Approval
+        // Which epoch it ends is noted first: a later lapse needs another approval.
+        let is_noted = t.status.as_ref().is_some_and(|s| s.old_epoch.is_some());
+        is_noted
+            && t.spec.kind == TakeoverType::Approval
             && t.spec.approve
             && t.spec.to == shell.context.site.as_str()
             && t.metadata.deletion_timestamp.is_none()

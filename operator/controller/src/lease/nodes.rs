@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use regent_api::ControlLease;
 use regent_api::lease::ListedNode;
+use regent_api::{ControlLease, ControlLeaseStatus};
 use regent_core::ids::{Epoch, GroupKey, NodeName};
 use regent_core::plan::Protection;
 use tokio::sync::watch;
@@ -55,47 +55,37 @@ pub struct NodeLists {
     hub: HubHandle,
     plans: Arc<Plans>,
     objects: watch::Receiver<Snapshot<ControlLease>>,
-    /// Nodes whose guard knows of its group, by the boot of its machine and the plan's version.
+    /// Nodes whose guard knows of its group, by the guard's journal and the plan's version.
     told: Mutex<BTreeMap<(NodeName, GroupKey), (String, u64)>>,
     under_way: Mutex<BTreeSet<(NodeName, GroupKey)>>,
     /// Who was on each list when it was closed: what is watched may be behind that.
     closed: Mutex<BTreeMap<GroupKey, BTreeSet<NodeName>>>,
-    /// Who has confirmed the end of the newest epoch that this replica ended.
-    stopped: Mutex<BTreeMap<GroupKey, (Epoch, BTreeSet<NodeName>)>>,
 }
 
-/// The highest epoch that a node of a list has journaled as retired.
-fn ended(nodes: &[ListedNode]) -> Option<Epoch> {
-    nodes.iter().filter_map(retired_at).max()
+/// The newest epoch that was released here.
+fn ended(status: &ControlLeaseStatus) -> Option<Epoch> {
+    status.retired.as_ref()?.parse().ok()
 }
 
-fn retired_at(node: &ListedNode) -> Option<Epoch> {
-    node.retired.as_ref()?.parse().ok()
-}
-
-/// Notes a retired epoch, unless a higher one is noted.
-fn retire(node: &mut ListedNode, epoch: Epoch) {
-    node.retired = retired_at(node).max(Some(epoch)).map(|e| e.to_string());
+/// Notes the end of an epoch, unless a later one's is noted, and opens the list again.
+fn end(status: &mut ControlLeaseStatus, epoch: Epoch) {
+    status.retired = ended(status).max(Some(epoch)).map(|e| e.to_string());
+    status.nodes_closed = false;
 }
 
 /// Puts a node on a list that is open, if it was told the newest epoch that ended here.
 /// What it must be told first, if it wasn't.
-fn list_node(
-    status: &mut regent_api::ControlLeaseStatus,
-    node: &NodeName,
-    told: Option<Epoch>,
-) -> Result<bool, Option<Epoch>> {
+fn list_node(status: &mut ControlLeaseStatus, node: &NodeName, told: Option<Epoch>) -> Result<bool, Option<Epoch>> {
     if status.nodes.iter().any(|n| n.name == node.0) {
         return Ok(false);
     }
     if status.nodes_closed {
         return Err(None);
     }
-    match ended(&status.nodes).filter(|e| Some(*e) > told) {
+    match ended(status).filter(|e| Some(*e) > told) {
         Some(epoch) => Err(Some(epoch)),
         None => {
-            let retired = told.map(|e| e.to_string());
-            status.nodes.push(ListedNode { name: node.0.clone(), protects: false, retired });
+            status.nodes.push(ListedNode { name: node.0.clone(), protects: false });
             Ok(true)
         }
     }
@@ -117,7 +107,6 @@ impl NodeLists {
             told: Mutex::default(),
             under_way: Mutex::default(),
             closed: Mutex::default(),
-            stopped: Mutex::default(),
         }
     }
 
@@ -148,17 +137,14 @@ impl NodeLists {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner).get(group).cloned().unwrap_or_default()
     }
 
-    /// Opens it again after a release. The nodes that confirmed its end are noted in the same
-    /// write, so that whoever lists a node from then on knows of it.
+    /// Opens it again after a release. Its end is noted in the same write, so that whoever
+    /// lists a node from then on knows of it.
     pub(super) async fn open_released(&self, group: &GroupKey, epoch: Epoch) -> Result<(), ObjectError> {
-        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner).get(group).cloned();
-        let stopped = stopped.filter(|(ended, _)| *ended == epoch).map(|(_, nodes)| nodes).unwrap_or_default();
-        let open = |s: &mut regent_api::ControlLeaseStatus| {
-            s.nodes.iter_mut().filter(|n| stopped.contains(&NodeName(n.name.clone()))).for_each(|n| retire(n, epoch));
-            s.nodes_closed = false;
+        let change = |s: &mut ControlLeaseStatus| {
+            end(s, epoch);
             true
         };
-        self.leases.update(group, open).await.map(drop)
+        self.leases.update(group, change).await.map(drop)
     }
 
     /// Opens it again.
@@ -168,7 +154,7 @@ impl NodeLists {
 
     /// Takes a node off the list: it is gone for good, as a person says.
     pub async fn strike(&self, group: &GroupKey, node: &NodeName) -> Result<(), ObjectError> {
-        let strike = |s: &mut regent_api::ControlLeaseStatus| {
+        let strike = |s: &mut ControlLeaseStatus| {
             let before = s.nodes.len();
             s.nodes.retain(|n| n.name != node.0);
             s.nodes.len() != before
@@ -178,7 +164,7 @@ impl NodeLists {
 
     /// Notes something about a listed node.
     async fn note(&self, group: &GroupKey, node: &NodeName, note: impl Fn(&mut ListedNode)) -> Result<(), ObjectError> {
-        let change = |s: &mut regent_api::ControlLeaseStatus| {
+        let change = |s: &mut ControlLeaseStatus| {
             let Some(listed) = s.nodes.iter_mut().find(|n| n.name == node.0) else { return false };
             let before = listed.clone();
             note(listed);
@@ -202,24 +188,9 @@ impl NodeLists {
         futures::future::join_all(each).await.into_iter().flatten().collect()
     }
 
-    /// Has a node stop a group for good, and notes that it has.
+    /// Has a node stop a group for good.
     pub(super) async fn stop(&self, group: &GroupKey, node: &NodeName, epoch: Epoch) -> Result<(), InstructError> {
-        self.hub.instruct(node, group, Instruction::Retire(epoch)).await?;
-        let mut stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
-        let (ended, nodes) = stopped.entry(group.clone()).or_insert_with(|| (epoch, BTreeSet::new()));
-        if *ended < epoch {
-            (*ended, *nodes) = (epoch, BTreeSet::new());
-        }
-        if *ended == epoch {
-            nodes.insert(node.clone());
-        }
-        Ok(())
-    }
-
-    pub(super) async fn note_stopped(&self, group: &GroupKey, node: &NodeName, epoch: Epoch) {
-        if let Err(e) = self.note(group, node, |n| retire(n, epoch)).await {
-            tracing::warn!("{e}");
-        }
+        self.hub.instruct(node, group, Instruction::Retire(epoch)).await
     }
 
     async fn tell(
@@ -271,15 +242,15 @@ impl NodeLists {
             let Some(report) = view.report.filter(|_| view.attached) else { continue };
             let groups: BTreeSet<GroupKey> = report.pods.into_iter().map(|p| p.group).collect();
             for group in groups {
-                self.look_at(node.clone(), group, &view.guard_boot_id);
+                self.look_at(node.clone(), group, &view.guard_journal_id);
             }
         }
     }
 
-    fn look_at(self: &Arc<Self>, node: NodeName, group: GroupKey, boot: &str) {
+    fn look_at(self: &Arc<Self>, node: NodeName, group: GroupKey, journal: &str) {
         let Some(plan) = self.plans.get(&group) else { return };
         let key = (node.clone(), group.clone());
-        let knows = (boot.to_owned(), plan.plan().version);
+        let knows = (journal.to_owned(), plan.plan().version);
         let (nodes, closed) = self.listed(&group);
         let is_listed = nodes.iter().any(|n| n.name == node.0);
         let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).get(&key) == Some(&knows);
@@ -304,7 +275,7 @@ impl NodeLists {
         let mut told = None;
         loop {
             let mut listed = Ok(false);
-            let list = |s: &mut regent_api::ControlLeaseStatus| {
+            let list = |s: &mut ControlLeaseStatus| {
                 listed = list_node(s, node, told);
                 listed == Ok(true)
             };
@@ -333,28 +304,22 @@ impl NodeLists {
 
 #[cfg(test)]
 mod tests {
-    use regent_api::ControlLeaseStatus;
-
     use super::*;
 
     fn epoch(text: &str) -> Epoch {
         text.parse().unwrap()
     }
 
-    fn listed(name: &str, retired: Option<&str>) -> ListedNode {
-        ListedNode { name: name.into(), protects: true, retired: retired.map(str::to_owned) }
-    }
-
     #[test]
     fn l12_a_node_is_listed_only_after_it_was_told_the_newest_epoch_that_ended() {
         let node = NodeName("new".into());
-        let nodes = vec![listed("a", Some("1.1")), listed("b", Some("3.1")), listed("c", None)];
-        let mut status = ControlLeaseStatus { nodes, ..ControlLeaseStatus::default() };
+        // Nobody was listed when it ended: the next node must know all the same.
+        let mut status = ControlLeaseStatus { nodes_closed: true, ..ControlLeaseStatus::default() };
+        end(&mut status, epoch("3.1"));
         assert_eq!(list_node(&mut status, &node, None), Err(Some(epoch("3.1"))));
         assert_eq!(list_node(&mut status, &node, Some(epoch("1.1"))), Err(Some(epoch("3.1"))));
-        assert_eq!(status.nodes.len(), 3);
+        assert!(status.nodes.is_empty());
         assert_eq!(list_node(&mut status, &node, Some(epoch("3.1"))), Ok(true));
-        assert_eq!(status.nodes.last().unwrap().retired.as_deref(), Some("3.1"));
         assert_eq!(list_node(&mut status, &node, None), Ok(false));
     }
 
@@ -368,10 +333,10 @@ mod tests {
 
     #[test]
     fn a_late_note_of_an_earlier_end_takes_back_no_later_one() {
-        let mut node = listed("a", Some("3.1"));
-        retire(&mut node, epoch("2.1"));
-        assert_eq!(node.retired.as_deref(), Some("3.1"));
-        retire(&mut node, epoch("4.1"));
-        assert_eq!(node.retired.as_deref(), Some("4.1"));
+        let mut status = ControlLeaseStatus::default();
+        for (ended, newest) in [("3.1", "3.1"), ("2.1", "3.1"), ("4.1", "4.1")] {
+            end(&mut status, epoch(ended));
+            assert_eq!(status.retired.as_deref(), Some(newest));
+        }
     }
 }

@@ -68,7 +68,6 @@ fn stop_nodes(shell: &Arc<LeaseShell>, lists: &Arc<NodeLists>, group: &GroupKey,
                     if let Err(e) = shell.report(&group, ReleaseEvent::NodeStopped { node: node.clone(), epoch }) {
                         tracing::debug!("{e}");
                     }
-                    lists.note_stopped(&group, &node, epoch).await;
                 }
                 Ok(Err(e)) => tracing::warn!("{e}"),
                 Err(_) => {

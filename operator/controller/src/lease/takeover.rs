@@ -23,6 +23,7 @@ use regent_api::takeover::{COMPLETE, Phase, Step, TakeoverType};
 use regent_api::{FailoverGroup, Takeover, TakeoverStatus};
 use regent_core::contender::{ContenderEvent, GroupStatus, ReleaseError};
 use regent_core::ids::{Epoch, GroupKey, SiteName};
+use regent_core::message::Vote;
 use regent_core::plan::Protection;
 use regent_shell::clock;
 use tokio::sync::watch;
@@ -54,7 +55,15 @@ pub struct Takeovers {
     /// Who leads.
     pub leadership: watch::Receiver<Leadership>,
     /// For writing their status.
-    pub client: kube::Client,
+    pub api: Api<Takeover>,
+}
+
+/// A planned takeover, and how its group stands.
+struct Planned<'a> {
+    takeover: &'a Takeover,
+    group: &'a GroupKey,
+    to: &'a SiteName,
+    status: &'a GroupStatus,
 }
 
 /// What comes next for a takeover.
@@ -67,7 +76,6 @@ enum Next {
 /// Drives planned takeovers while this replica leads, until cancelled.
 pub async fn drive_takeovers(mut all: Takeovers, peers: Peers, jobs: ReleaseJobs, stop: CancellationToken) {
     tokio::spawn(release::work(all.shell.clone(), all.lists.clone(), peers, jobs, stop.clone()));
-    let api: Api<Takeover> = Api::all(all.client.clone());
     let mut facts = all.shell.facts();
     loop {
         let objects = all.takeovers.borrow_and_update().clone();
@@ -76,7 +84,7 @@ pub async fn drive_takeovers(mut all: Takeovers, peers: Peers, jobs: ReleaseJobs
         let mut busy = false;
         for takeover in open {
             busy = true;
-            if let Err(e) = all.advance(&api, takeover).await {
+            if let Err(e) = all.advance(takeover).await {
                 tracing::warn!("{e}");
             }
         }
@@ -84,7 +92,7 @@ pub async fn drive_takeovers(mut all: Takeovers, peers: Peers, jobs: ReleaseJobs
             () = stop.cancelled() => return,
             _ = all.takeovers.changed() => {}
             fact = facts.recv() => match fact {
-                Ok(ContenderEvent::Certificate { group, epoch, .. }) if leads => all.record(&api, &group, epoch).await,
+                Ok(ContenderEvent::Certificate { group, epoch, .. }) if leads => all.record(&group, epoch).await,
                 _ => {}
             },
             () = tokio::time::sleep(if busy { LOOK } else { IDLE }) => {}
@@ -105,21 +113,23 @@ fn now() -> Timestamp {
 }
 
 impl Takeovers {
-    async fn advance(&self, api: &Api<Takeover>, takeover: &Takeover) -> Result<(), ObjectError> {
+    async fn advance(&self, takeover: &Takeover) -> Result<(), ObjectError> {
         let (Ok(group), Ok(to)) = (takeover.spec.key(), takeover.spec.to.parse::<SiteName>()) else {
             let message = "spec.group or spec.to is no name; make another Takeover".to_owned();
-            return self.write(api, takeover, |s| fail(s, "BadName", &message)).await;
+            return self.write(takeover, |s| fail(s, "BadName", &message)).await;
         };
         let Some(status) = self.shell.group_status(&group) else {
             let message = format!("no plan of group {group} names this site; make the Takeover at the holder's site");
-            return self.write(api, takeover, |s| fail(s, "UnknownGroup", &message)).await;
+            return self.write(takeover, |s| fail(s, "UnknownGroup", &message)).await;
         };
         match takeover.spec.kind {
-            TakeoverType::Planned => self.advance_planned(api, takeover, &group, &to, &status).await,
-            TakeoverType::Approval => self.advance_approval(api, takeover, &status).await,
+            TakeoverType::Planned => {
+                self.advance_planned(&Planned { takeover, group: &group, to: &to, status: &status }).await
+            }
+            TakeoverType::Approval => self.advance_approval(takeover, &status).await,
             TakeoverType::Lapse => match self.runs_there(&group, &to) {
                 Next::Reached(phase, _) => {
-                    self.write(api, takeover, |s| step(s, phase, self.shell.context.site.as_str(), None)).await
+                    self.write(takeover, |s| step(s, phase, self.shell.context.site.as_str(), None)).await
                 }
                 Next::Stay | Next::Failed { .. } => Ok(()),
             },
@@ -128,27 +138,21 @@ impl Takeovers {
 
     /// A certificate for a new epoch: if another site held the group until now and did not
     /// hand it over, this is a takeover after a lapse.
-    async fn record(&self, api: &Api<Takeover>, group: &GroupKey, epoch: Epoch) {
+    async fn record(&self, group: &GroupKey, epoch: Epoch) {
         let Some(before) = self.lists.holder_before(group) else { return };
         let older = before.epoch.parse::<Epoch>().is_ok_and(|e| e < epoch);
         if before.site == self.shell.context.site.as_str() || !older || self.shell.was_handed_over(group) {
             return;
         }
-        if let Err(e) = record::lapse(&self.shell, api, group, epoch, before).await {
+        if let Err(e) = record::lapse(&self.shell, &self.api, group, epoch, before).await {
             tracing::warn!("the takeover is not on record: {e}");
         }
     }
 
-    async fn advance_planned(
-        &self,
-        api: &Api<Takeover>,
-        takeover: &Takeover,
-        group: &GroupKey,
-        to: &SiteName,
-        status: &GroupStatus,
-    ) -> Result<(), ObjectError> {
+    async fn advance_planned(&self, planned: &Planned<'_>) -> Result<(), ObjectError> {
+        let Planned { takeover, group, to, status } = *planned;
         let ends: Option<Epoch> = takeover.status.as_ref().and_then(|s| s.old_epoch.as_ref()?.parse().ok());
-        let Some(epoch) = ends else { return self.begin(api, takeover, group, to, status).await };
+        let Some(epoch) = ends else { return self.begin(planned).await };
         let next = match (phase_of(takeover), status.release) {
             (Phase::Pending | Phase::Closed | Phase::Retired | Phase::Stopped, None) => {
                 self.take_up(takeover, group, epoch, to)
@@ -164,34 +168,28 @@ impl Takeovers {
         match next {
             Next::Stay => Ok(()),
             Next::Reached(phase, epoch) => {
-                self.write(api, takeover, |s| {
+                self.write(takeover, |s| {
                     step(s, phase, self.shell.context.site.as_str(), epoch.as_deref());
                     s.epoch = epoch.clone().or(s.epoch.take());
                 })
                 .await
             }
-            Next::Failed { reason, message } => self.write(api, takeover, |s| fail(s, reason, &message)).await,
+            Next::Failed { reason, message } => self.write(takeover, |s| fail(s, reason, &message)).await,
         }
     }
 
     /// Checks that the move can be made, notes the epoch that is to end, and begins.
-    async fn begin(
-        &self,
-        api: &Api<Takeover>,
-        takeover: &Takeover,
-        group: &GroupKey,
-        to: &SiteName,
-        status: &GroupStatus,
-    ) -> Result<(), ObjectError> {
+    async fn begin(&self, planned: &Planned<'_>) -> Result<(), ObjectError> {
+        let Planned { takeover, group, to, status } = *planned;
         if self.is_being_protected(group) {
             return Ok(());
         }
         if let Err((reason, message)) = self.check(group, to, status) {
-            return self.write(api, takeover, |s| fail(s, reason, &message)).await;
+            return self.write(takeover, |s| fail(s, reason, &message)).await;
         }
         let Some(epoch) = status.certified else { return Ok(()) };
         let site = self.shell.context.site.to_string();
-        self.write(api, takeover, |s| {
+        self.write(takeover, |s| {
             s.from = Some(site.clone());
             s.old_epoch = Some(epoch.to_string());
             s.timeline.push(Step { event: "Begun".into(), at: Time(now()), site: Some(site.clone()), detail: None });
@@ -201,7 +199,7 @@ impl Takeovers {
             Ok(()) => Ok(()),
             Err(e) => {
                 let message = e.to_string();
-                self.write(api, takeover, |s| fail(s, "Refused", &message)).await
+                self.write(takeover, |s| fail(s, "Refused", &message)).await
             }
         }
     }
@@ -316,38 +314,36 @@ impl Takeovers {
         }
     }
 
-    async fn advance_approval(
-        &self,
-        api: &Api<Takeover>,
-        takeover: &Takeover,
-        status: &GroupStatus,
-    ) -> Result<(), ObjectError> {
-        let phase = phase_of(takeover);
+    async fn advance_approval(&self, takeover: &Takeover, status: &GroupStatus) -> Result<(), ObjectError> {
+        let site = &self.shell.context.site;
+        let known = named(status, self.shell.context.charter.faulty_witnesses as usize);
         let certified = status.certified.filter(|_| status.role == "Holder");
-        match certified {
-            Some(epoch) if takeover.spec.approve => {
-                self.write(api, takeover, |s| {
-                    s.epoch = Some(epoch.to_string());
-                    step(s, Phase::Certified, self.shell.context.site.as_str(), Some(&epoch.to_string()));
-                    step(s, Phase::Complete, self.shell.context.site.as_str(), None);
+        match approval(takeover, site, certified, known.as_ref()) {
+            Approval::Wait => Ok(()),
+            Approval::About(epoch) => {
+                self.write(takeover, |s| {
+                    s.old_epoch = Some(epoch.to_string());
+                    if !takeover.spec.approve {
+                        s.phase = Phase::AwaitingApproval;
+                    }
                 })
                 .await
             }
-            _ if phase == Phase::Pending && !takeover.spec.approve => {
-                self.write(api, takeover, |s| s.phase = Phase::AwaitingApproval).await
+            Approval::Took(epoch) => {
+                self.write(takeover, |s| {
+                    s.epoch = Some(epoch.to_string());
+                    step(s, Phase::Certified, site.as_str(), Some(&epoch.to_string()));
+                    step(s, Phase::Complete, site.as_str(), None);
+                })
+                .await
             }
-            _ => Ok(()),
+            Approval::Outdated(message) => self.write(takeover, |s| fail(s, "Outdated", &message)).await,
         }
     }
 
     /// Changes a takeover's status by compare-and-swap; a conflict is tried again at the
     /// next look, on what is there then.
-    async fn write(
-        &self,
-        api: &Api<Takeover>,
-        takeover: &Takeover,
-        change: impl FnOnce(&mut TakeoverStatus),
-    ) -> Result<(), ObjectError> {
+    async fn write(&self, takeover: &Takeover, change: impl FnOnce(&mut TakeoverStatus)) -> Result<(), ObjectError> {
         let name = takeover.name_any();
         let mut next = takeover.clone();
         let mut status = next.status.take().unwrap_or_default();
@@ -355,10 +351,37 @@ impl Takeovers {
         status.observed_generation = takeover.metadata.generation;
         next.status = Some(status);
         let object = format!("Takeover {name}");
-        match bounded(&object, api.replace_status(&name, &PostParams::default(), &next)).await {
+        match bounded(&object, self.api.replace_status(&name, &PostParams::default(), &next)).await {
             Err(e) if e.is_conflict() => Ok(()),
             written => written.map(drop),
         }
+    }
+}
+
+/// What comes next for an approval.
+#[derive(Debug, PartialEq, Eq)]
+enum Approval {
+    Wait,
+    /// It is about the end of this epoch, and of no later one.
+    About(Epoch),
+    /// This site has acquired the group.
+    Took(Epoch),
+    Outdated(String),
+}
+
+/// An approval lets a standby end one epoch: the one that was in force when it was made.
+/// Left lying around, it must not let the group move at some later lapse.
+fn approval(takeover: &Takeover, site: &SiteName, certified: Option<Epoch>, known: Option<&Vote>) -> Approval {
+    let Some(ends) = takeover.status.as_ref().and_then(|s| s.old_epoch.as_ref()?.parse().ok()) else {
+        return known.map_or(Approval::Wait, |vote| Approval::About(vote.epoch));
+    };
+    match (certified.filter(|epoch| *epoch > ends && takeover.spec.approve), known) {
+        (Some(epoch), _) => Approval::Took(epoch),
+        (None, Some(vote)) if vote.epoch > ends && &vote.site != site => Approval::Outdated(format!(
+            "it was about epoch {ends}, and site {} holds the group under epoch {} by now; make another Takeover",
+            vote.site, vote.epoch
+        )),
+        _ => Approval::Wait,
     }
 }
 
@@ -385,4 +408,39 @@ fn step(status: &mut TakeoverStatus, phase: Phase, site: &str, detail: Option<&s
 fn fail(status: &mut TakeoverStatus, reason: &str, message: &str) {
     status.phase = Phase::Failed;
     condition::set(&mut status.conditions, COMPLETE, Truth::False, reason, message, None, now());
+}
+
+#[cfg(test)]
+mod tests {
+    use regent_api::TakeoverSpec;
+
+    use super::*;
+
+    fn epoch(text: &str) -> Epoch {
+        text.parse().unwrap()
+    }
+
+    fn approving(old_epoch: Option<&str>) -> Takeover {
+        let (group, to) = ("ireland/shop".into(), "france".into());
+        let spec = TakeoverSpec { group, to, kind: TakeoverType::Approval, reason: None, approve: true };
+        let mut takeover = Takeover::new("t", spec);
+        takeover.status = Some(TakeoverStatus { old_epoch: old_epoch.map(str::to_owned), ..TakeoverStatus::default() });
+        takeover
+    }
+
+    #[test]
+    fn an_approval_ends_the_epoch_that_it_was_made_in_and_no_later_one() {
+        let site: SiteName = "france".parse().unwrap();
+        let vote = |site: &str, e: &str| Vote { site: site.parse().unwrap(), epoch: epoch(e) };
+        let next = |old, certified: Option<&str>, known: Option<Vote>| {
+            approval(&approving(old), &site, certified.map(epoch), known.as_ref())
+        };
+        assert_eq!(next(None, None, None), Approval::Wait);
+        assert_eq!(next(None, None, Some(vote("ireland", "3.1"))), Approval::About(epoch("3.1")));
+        assert_eq!(next(Some("3.1"), None, Some(vote("ireland", "3.1"))), Approval::Wait);
+        assert_eq!(next(Some("3.1"), None, Some(vote("france", "4.2"))), Approval::Wait);
+        assert_eq!(next(Some("3.1"), Some("4.2"), Some(vote("france", "4.2"))), Approval::Took(epoch("4.2")));
+        let outdated = next(Some("3.1"), None, Some(vote("germany", "4.3")));
+        assert!(matches!(outdated, Approval::Outdated(why) if why.contains("germany") && why.contains("4.3")));
+    }
 }

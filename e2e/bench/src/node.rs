@@ -94,7 +94,7 @@ struct Subject {
 
 /// Measures; false if the judge of `--cut` fails what happened.
 pub fn run(args: &Args) -> Result<bool> {
-    let federation = Federation::up(options(), &topology("bench.yaml")?, Timing::DEFAULT)?;
+    let federation = Federation::up(options(), &topology("bench.yaml")?, Timing::Default)?;
     let group = Group { standbys: vec!["france".into()], replicas: args.pods, ..Group::shop() };
     fill(&federation, &group)?;
     federation.say(&format!("measuring for {} s", args.seconds));

@@ -13,24 +13,6 @@ use serde::Serialize;
 use crate::process::Machine;
 use crate::{options, publish, results, topology};
 
-/// How the lease is timed.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Pace {
-    /// D = 5 s, takeoverAfter 5 s.
-    Default,
-    /// D = 1 s, takeoverAfter 0.
-    Tightest,
-}
-
-impl Pace {
-    fn timing(self) -> (&'static str, Timing) {
-        match self {
-            Self::Default => ("default", Timing::DEFAULT),
-            Self::Tightest => ("tightest", Timing::TIGHTEST),
-        }
-    }
-}
-
 /// What to measure.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -38,15 +20,15 @@ pub struct Args {
     #[arg(long, env = "RUNS", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
     /// How the lease is timed
-    #[arg(long = "timing", env = "TIMING", value_enum, default_value_t = Pace::Default)]
-    pace: Pace,
+    #[arg(long, env = "TIMING", value_enum, default_value_t = Timing::Default)]
+    timing: Timing,
 }
 
 /// The result.
 #[derive(Debug, Serialize)]
 struct Outcome {
     /// How the lease was timed.
-    timing: &'static str,
+    timing: String,
     /// D.
     lease_duration: &'static str,
     /// W.
@@ -61,12 +43,13 @@ struct Outcome {
 
 /// Measures; false if the judge fails a run.
 pub fn run(args: &Args) -> Result<bool> {
-    let (name, timing) = args.pace.timing();
+    let timing = args.timing;
+    let name = timing.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
     let folder = results().join(format!("takeover-{name}"));
     let (mut reports, mut machine, mut reasons) = (Vec::new(), Vec::new(), Vec::new());
     for number in 1..=args.runs {
         eprintln!("takeover {number} of {}, timing {name}", args.runs);
-        let report = take_over(timing.clone(), &folder.join(number.to_string()))?;
+        let report = take_over(timing, &folder.join(number.to_string()))?;
         reasons.extend(report.reasons.iter().map(|reason| format!("run {number}: {reason}")));
         reports.push(report);
         machine.push(Machine::now()?);
@@ -76,9 +59,9 @@ pub fn run(args: &Args) -> Result<bool> {
     for reason in &reasons {
         eprintln!("  failed because {reason}");
     }
-    let Timing { lease_duration, takeover_after } = timing;
-    let outcome = Outcome { timing: name, lease_duration, takeover_after, machine, reasons, summaries };
-    publish(&results().join(format!("takeover-{name}.json")), &outcome)?;
+    let file = results().join(format!("takeover-{name}.json"));
+    let (lease_duration, takeover_after) = (timing.lease_duration(), timing.takeover_after());
+    publish(&file, &Outcome { timing: name, lease_duration, takeover_after, machine, reasons, summaries })?;
     Ok(reports.iter().all(Report::passed))
 }
 

@@ -9,9 +9,11 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::group::Group;
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 use regent_rig::{ImageFile, Options, Rig, SitePlan, Topology, Where};
+
+use crate::group::Group;
 
 /// Namespace of Regent's own pods.
 pub const NAMESPACE: &str = "regent-system";
@@ -22,21 +24,35 @@ pub const SINK: &str = "10.99.0.1:9999";
 pub const WITNESS: &str = "witness";
 
 /// How the federation is timed.
-#[derive(Debug, Clone)]
-pub struct Timing {
-    /// D, as the plugin reads it.
-    pub lease_duration: &'static str,
-    /// W of groups.
-    pub takeover_after: &'static str,
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Timing {
+    /// D = 5 s, W = 5 s.
+    Default,
+    /// D = 1 s, W = 0.
+    Tightest,
+    /// D = 3 s, W = 3 s: quick, and wide enough for a busy machine.
+    #[value(skip)]
+    Tests,
 }
 
 impl Timing {
-    /// D = 5 s, W = 5 s.
-    pub const DEFAULT: Self = Self { lease_duration: "5s", takeover_after: "5s" };
-    /// D = 3 s, W = 3 s: quick, and wide enough for a busy machine.
-    pub const TESTS: Self = Self { lease_duration: "3s", takeover_after: "3s" };
-    /// D = 1 s, W = 0.
-    pub const TIGHTEST: Self = Self { lease_duration: "1s", takeover_after: "0s" };
+    /// D, as the plugin reads it.
+    pub fn lease_duration(self) -> &'static str {
+        match self {
+            Self::Default => "5s",
+            Self::Tightest => "1s",
+            Self::Tests => "3s",
+        }
+    }
+
+    /// W (takeoverAfter) of groups.
+    pub fn takeover_after(self) -> &'static str {
+        match self {
+            Self::Default => "5s",
+            Self::Tightest => "0s",
+            Self::Tests => "3s",
+        }
+    }
 }
 
 /// A running federation. All of it belongs to the rig, and ends with it.
@@ -105,7 +121,7 @@ impl Federation {
     fn make_charter(&self) -> Result<()> {
         self.say("charter: making keys and signing");
         let mut command = Command::new(self.program("kubectl-regent"));
-        command.args(["charter", "init", "--lease-duration", self.timing.lease_duration]);
+        command.args(["charter", "init", "--lease-duration", self.timing.lease_duration()]);
         // Test after test moves the same group: the brake on that is tested elsewhere.
         command.args(["--changes-per-group-hour", "256", "--changes-per-party-hour", "1000", "--topology"]);
         command.arg(self.rig.dir().join("topology.yaml")).arg("--out").arg(&self.dir);

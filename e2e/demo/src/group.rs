@@ -48,7 +48,7 @@ impl Group {
             ("STANDBYS", self.standbys.join(", ")),
             ("REPLICAS", self.replicas.to_string()),
             ("NODE_PORT", (self.port + 22_000).to_string()),
-            ("TAKEOVER_AFTER", federation.timing.takeover_after.into()),
+            ("TAKEOVER_AFTER", federation.timing.takeover_after().into()),
             ("SINK", SINK.into()),
             ("IMAGE", "registry.rig/shop:dev".into()),
         ];

@@ -7,22 +7,13 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use regent_demo::federation::{Federation, Timing, workspace};
 use regent_demo::group::Group;
 use regent_demo::scenario::play;
 use regent_demo::screen::Screen;
 use regent_evidence::{Scenario, timeline};
 use regent_rig::{Options, Topology};
-
-/// Timing of the demo's federation.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum TimingName {
-    /// D = 5 s, takeoverAfter 5 s.
-    Default,
-    /// D = 1 s, takeoverAfter 0.
-    Tightest,
-}
 
 /// Watch a real cluster lose contact with the world, and a partner carry on.
 #[derive(Debug, Parser)]
@@ -31,8 +22,8 @@ struct Args {
     #[arg(long, env = "SCENARIO", default_value = "cut")]
     scenario: Scenario,
     /// How the lease is timed.
-    #[arg(long, env = "TIMING", value_enum, default_value_t = TimingName::Default)]
-    timing: TimingName,
+    #[arg(long, env = "TIMING", value_enum, default_value_t = Timing::Default)]
+    timing: Timing,
     /// How often to run the scenario, each time on a federation of its own.
     #[arg(long, env = "RUNS", default_value_t = 1)]
     runs: u32,
@@ -73,13 +64,9 @@ fn run_once(args: &Args, number: u32) -> Result<bool> {
     let begun = Instant::now();
     let topology_file = args.topology.clone().unwrap_or_else(|| workspace().join("e2e/topologies/demo.yaml"));
     let topology = Topology::load(&topology_file).context("read the topology")?;
-    let timing = match args.timing {
-        TimingName::Default => Timing::DEFAULT,
-        TimingName::Tightest => Timing::TIGHTEST,
-    };
     let mut options = Options::new("regent");
     options.say = std::sync::Arc::new(move |line| println!("{:>6.1} s  {line}", begun.elapsed().as_secs_f64()));
-    let federation = Federation::up(options, &topology, timing)?;
+    let federation = Federation::up(options, &topology, args.timing)?;
     let group = Group::shop();
     group.apply(&federation)?;
     group.protect(&federation)?;

@@ -1,5 +1,6 @@
 //! What happens, as it happens, in words for a visitor.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 
 use regent_evidence::{Event, Kind};
@@ -8,6 +9,8 @@ use regent_evidence::{Event, Kind};
 #[derive(Debug, Clone)]
 pub struct Screen {
     fault_ns: Option<u64>,
+    /// What was said since the last fault: several pods and both replicas say the same.
+    said: BTreeSet<String>,
     quiet: bool,
     colour: bool,
 }
@@ -15,12 +18,12 @@ pub struct Screen {
 impl Screen {
     /// A screen that speaks.
     pub fn new() -> Self {
-        Self { fault_ns: None, quiet: false, colour: std::io::stdout().is_terminal() }
+        Self { fault_ns: None, said: BTreeSet::new(), quiet: false, colour: std::io::stdout().is_terminal() }
     }
 
     /// A screen that says nothing, for tests.
     pub fn silent() -> Self {
-        Self { fault_ns: None, quiet: true, colour: false }
+        Self { fault_ns: None, said: BTreeSet::new(), quiet: true, colour: false }
     }
 
     /// Shows an event, if a visitor would want to know of it.
@@ -29,7 +32,13 @@ impl Screen {
         if is_fault && self.fault_ns.is_none() {
             self.fault_ns = Some(event.boot_ns);
         }
+        if is_fault {
+            self.said.clear();
+        }
         let (false, Some(words)) = (self.quiet, words(event)) else { return };
+        if !self.said.insert(words.clone()) {
+            return;
+        }
         let since = self.fault_ns.map_or(0.0, |f| (i128::from(event.boot_ns) - i128::from(f)) as f64 / 1e9);
         let (bold, plain) = if self.colour && is_fault { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
         println!("{since:>+8.3} s  {bold}{words}{plain}");
@@ -57,7 +66,7 @@ fn words(event: &Event) -> Option<String> {
         Kind::Thawed => format!("{node}: goes on under the same epoch {epoch}"),
         Kind::Killed => format!("{node}: stopped for good, and held at its own gate"),
         Kind::Lapsed => format!("witness {site}: no proof of a quorum for long enough, the holder has lapsed"),
-        Kind::Proven => format!("witness {site}: the holder has proven itself again"),
+        Kind::Proven => format!("witness {site}: there is proof of a quorum for epoch {epoch}"),
         Kind::Eligible => format!("{site} may take over: a quorum of witnesses says so"),
         Kind::Certificate => format!("{site} holds the lease: a quorum of witnesses signed epoch {epoch}"),
         Kind::GateOpened => format!("{node}: gates open under epoch {epoch}"),

@@ -41,7 +41,7 @@ impl Stage {
         let topology = Topology::load(&workspace().join("e2e/topologies/demo.yaml"))?;
         let mut options = Options::new("scenarios");
         options.say = regent_rig::say_on_stderr();
-        let federation = Federation::up(options, &topology, Timing::TESTS)?;
+        let federation = Federation::up(options, &topology, Timing::Tests)?;
         Ok(Self { federation })
     }
 

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> anyhow::Result<()> {
     tls::install_provider();
-    logging::init();
+    let _logs = logging::init();
     let config = Options::parse().load()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build()?;
     runtime.block_on(async {

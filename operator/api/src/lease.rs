@@ -98,6 +98,27 @@ pub struct HolderView {
     pub observed_at: Option<Time>,
 }
 
+/// By what a site knows how long a lease still runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Proof {
+    /// It holds the certificate.
+    Certificate,
+    /// Its own witness has promised the group to the holder.
+    Promise,
+}
+
+/// What is left of a lease, as the operator of a site says when it is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeaseLeft {
+    /// Who holds it.
+    pub site: String,
+    /// For how long still, in milliseconds.
+    pub left_ms: u64,
+    /// How this is known.
+    pub proof: Proof,
+}
+
 impl ControlLeaseSpec {
     /// The group.
     pub fn key(&self) -> Result<GroupKey, IdError> {

@@ -22,6 +22,7 @@
 pub mod charter;
 pub mod condition;
 pub mod duration;
+pub mod gate;
 pub mod gated;
 pub mod group;
 pub mod lease;
@@ -32,7 +33,7 @@ pub mod takeover;
 pub use charter::{Charter, CharterSpec, CharterStatus};
 pub use gated::{GatedPods, GatedPodsSpec};
 pub use group::{FailoverGroup, FailoverGroupSpec, FailoverGroupStatus, Protection, StandbyState, WantedProtection};
-pub use lease::{ControlLease, ControlLeaseSpec, ControlLeaseStatus};
+pub use lease::{ControlLease, ControlLeaseSpec, ControlLeaseStatus, LeaseLeft};
 pub use selector::Selector;
 pub use site::{Site, SiteSpec, SiteStatus};
 pub use takeover::{Phase, Step, Takeover, TakeoverSpec, TakeoverStatus, TakeoverType};

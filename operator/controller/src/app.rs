@@ -358,9 +358,13 @@ impl Site {
         self.tasks.spawn(guarded(stop.clone(), async move {
             hub::serve(listener, hub, &context.identity, authenticate, stop).await
         }));
-        let explain =
-            views::Views { context: self.context.clone(), peers: self.peers.clone(), witness: witness.clone() };
-        self.tasks.spawn(guarded(self.stop.clone(), views::serve(self.pod.views, explain, self.stop.clone())));
+        let shown = views::Views {
+            context: self.context.clone(),
+            peers: self.peers.clone(),
+            witness: witness.clone(),
+            lease: shell.clone(),
+        };
+        self.tasks.spawn(guarded(self.stop.clone(), views::serve(self.pod.views, shown, self.stop.clone())));
         let services = Services {
             context: self.context.clone(),
             witness,

@@ -87,7 +87,7 @@ struct Witness {
 #[tokio::main]
 async fn main() -> Result<()> {
     tls::install_provider();
-    logging::init();
+    let _logs = logging::init();
     let stop = stop_on_signal()?;
     let done = match Cli::parse().command {
         Command::Run(run) => operate(run, stop).await,

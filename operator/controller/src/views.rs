@@ -1,4 +1,5 @@
-//! What `kubectl regent explain` is shown: each witness's view of a group, as JSON.
+//! What the plugin is shown of the moment, as JSON: each witness's view of a group for
+//! `kubectl regent explain`, and what is left of each lease for `kubectl regent status`.
 //!
 //! People reach this through their API server (`services/proxy`), which has authenticated
 //! them; it only reads. One request a connection, so a few lines of HTTP/1.1 do.
@@ -8,6 +9,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use regent_api::lease::{LeaseLeft, Proof};
+use regent_core::contender::GroupStatus;
 use regent_core::ids::{GroupKey, SiteName};
 use regent_core::witness::{GroupView, WitnessView};
 use regent_proto::v1;
@@ -19,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::federation::client::Peers;
+use crate::lease::LeaseShell;
 use crate::witness::WitnessService;
 
 const MAX_HEAD: usize = 8 << 10;
@@ -44,6 +48,17 @@ pub struct Views {
     pub peers: Peers,
     /// Its own witness.
     pub witness: Option<Arc<WitnessService>>,
+    /// Its contender.
+    pub lease: Arc<LeaseShell>,
+}
+
+/// What can be asked.
+#[derive(Debug, PartialEq, Eq)]
+enum Question {
+    /// `/explain/HOME/NAME`
+    Explain(GroupKey),
+    /// `/leases`
+    Leases,
 }
 
 /// What one witness answered.
@@ -90,20 +105,40 @@ async fn head(stream: &mut TcpStream) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The group of a request line such as `GET /explain/ireland/shop HTTP/1.1`.
-fn asked(head: &str) -> Option<GroupKey> {
+/// The question of a request line such as `GET /explain/ireland/shop HTTP/1.1`.
+fn asked(head: &str) -> Option<Question> {
     let mut words = head.lines().next()?.split(' ');
     let (method, path) = (words.next()?, words.next()?);
     let path = path.split('?').next()?;
-    (method == "GET").then(|| path.strip_prefix("/explain/"))??.parse().ok()
+    match path.strip_prefix("/explain/") {
+        _ if method != "GET" => None,
+        Some(group) => group.parse().ok().map(Question::Explain),
+        None => (path == "/leases").then_some(Question::Leases),
+    }
+}
+
+/// What is left of each lease: by the certificate where this site holds it, otherwise by
+/// what this site's witness has promised.
+fn leases(site: &SiteName, held: &[GroupStatus], voted: Option<&WitnessView>) -> BTreeMap<String, LeaseLeft> {
+    let promises = voted.iter().flat_map(|view| &view.groups).filter_map(|group| {
+        let promise = group.promise.as_ref()?;
+        let left = LeaseLeft { site: promise.site.to_string(), left_ms: promise.left_ms, proof: Proof::Promise };
+        Some((group.group.to_string(), left))
+    });
+    let certified = held.iter().filter_map(|status| {
+        let left_ms = status.left_ms?;
+        Some((status.group.to_string(), LeaseLeft { site: site.to_string(), left_ms, proof: Proof::Certificate }))
+    });
+    promises.chain(certified).collect()
 }
 
 impl Views {
     async fn answer(&self, mut stream: TcpStream) -> std::io::Result<()> {
         let head = tokio::time::timeout(READ, head(&mut stream)).await.map_err(std::io::Error::other)??;
         let (status, body) = match asked(&head) {
-            Some(group) => ("200 OK", serde_json::to_string(&self.explain(&group).await)?),
-            None => ("404 Not Found", r#"{"error":"ask for /explain/HOME/NAME"}"#.to_owned()),
+            Some(Question::Explain(group)) => ("200 OK", serde_json::to_string(&self.explain(&group).await)?),
+            Some(Question::Leases) => ("200 OK", serde_json::to_string(&self.leases().await)?),
+            None => ("404 Not Found", r#"{"error":"ask for /explain/HOME/NAME or /leases"}"#.to_owned()),
         };
         let length = body.len();
         let text = format!(
@@ -111,6 +146,15 @@ impl Views {
         );
         stream.write_all(text.as_bytes()).await?;
         stream.shutdown().await
+    }
+
+    async fn leases(&self) -> BTreeMap<String, LeaseLeft> {
+        let json = match &self.witness {
+            Some(own) => own.explain(None, false).await.ok(),
+            None => None,
+        };
+        let voted: Option<WitnessView> = json.and_then(|json| serde_json::from_str(&json).ok());
+        leases(&self.context.site, &self.lease.status(), voted.as_ref())
     }
 
     /// Asks every witness at once.
@@ -146,11 +190,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_get_of_a_group_is_a_question() {
-        assert_eq!(asked("GET /explain/ireland/shop HTTP/1.1\r\n\r\n").unwrap().to_string(), "ireland/shop");
-        assert_eq!(asked("GET /explain/ireland/shop?x=1 HTTP/1.1\r\n\r\n").unwrap().to_string(), "ireland/shop");
+    fn only_a_get_of_a_group_or_of_the_leases_is_a_question() {
+        let shop = || Some(Question::Explain("ireland/shop".parse().unwrap()));
+        assert_eq!(asked("GET /explain/ireland/shop HTTP/1.1\r\n\r\n"), shop());
+        assert_eq!(asked("GET /explain/ireland/shop?x=1 HTTP/1.1\r\n\r\n"), shop());
+        assert_eq!(asked("GET /leases HTTP/1.1\r\n\r\n"), Some(Question::Leases));
         for bad in ["POST /explain/ireland/shop HTTP/1.1", "GET / HTTP/1.1", "GET /explain/ireland HTTP/1.1", ""] {
             assert_eq!(asked(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_certificate_tells_more_of_a_lease_than_a_promise() {
+        let group: GroupKey = "ireland/shop".parse().unwrap();
+        let holder = GroupStatus {
+            group: group.clone(),
+            role: "Holder",
+            idle: None,
+            held_back: None,
+            epoch: None,
+            certified: None,
+            left_ms: Some(2300),
+            release: None,
+            plan_version: 1,
+            witnesses: BTreeMap::new(),
+        };
+        let standby = GroupStatus { role: "Candidate", left_ms: None, ..holder.clone() };
+        let voted: WitnessView = serde_json::from_value(serde_json::json!({
+            "witness": "france", "start": 1, "leads": true, "stale": false, "waitsMs": 0,
+            "groups": [{ "group": "ireland/shop", "vote": null, "retired": null, "planVersion": 1, "protection": "Protected",
+                "standbys": ["france"], "promise": { "site": "ireland", "leftMs": 1500 }, "provenAgoMs": 10, "lapsesInMs": 4000,
+                "busy": false, "line": [], "changesThisHour": 0, "claimants": [] }],
+        }))
+        .unwrap();
+        let left = |site: &str, held, voted| leases(&site.parse().unwrap(), &[held], voted).remove(&group.to_string());
+        let lease = |left_ms, proof| Some(LeaseLeft { site: "ireland".into(), left_ms, proof });
+        assert_eq!(left("ireland", holder, Some(&voted)), lease(2300, Proof::Certificate));
+        assert_eq!(left("france", standby.clone(), Some(&voted)), lease(1500, Proof::Promise));
+        assert_eq!(left("france", standby, None), None);
     }
 }

@@ -28,19 +28,13 @@ pub struct WitnessAnswer {
     pub error: Option<String>,
 }
 
-/// Asks the site's operator, through the API server, to ask every witness.
-async fn ask(client: &Client, group: &str) -> Result<BTreeMap<String, WitnessAnswer>> {
-    let path = format!("/api/v1/namespaces/regent-system/services/regent-operator:views/proxy/explain/{group}");
-    let request = http::Request::get(path).body(Vec::new())?;
-    client.request(request).await.context(
-        "ask the operator of this site; at a witness without pods, use the context of a site that runs the operator",
-    )
-}
-
 /// Prints a row for each witness and claimant.
 pub async fn run(args: &Args, client: &Client, format: Format) -> Result<Verdict> {
     let group = crate::group::find(client, &args.group).await?;
-    let answers = ask(client, &crate::group::key(&group)?).await?;
+    let question = format!("explain/{}", crate::group::key(&group)?);
+    let answers: BTreeMap<String, WitnessAnswer> = crate::views::ask(client, &question).await.context(
+        "ask the operator of this site; at a witness without pods, use the context of a site that runs the operator",
+    )?;
     let mut rows = Vec::new();
     for (witness, answer) in &answers {
         match &answer.view {

@@ -17,6 +17,7 @@ mod protect;
 mod sites;
 mod status;
 mod topology;
+mod views;
 mod watch;
 
 use std::process::ExitCode;

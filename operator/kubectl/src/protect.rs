@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use regent_api::FailoverGroup;
+use regent_api::gate::has_gate;
 use regent_api::group::Protection;
 use serde_json::json;
 
@@ -69,11 +70,12 @@ async fn ungated_owners(
     group: &FailoverGroup,
     seen: &mut BTreeSet<String>,
 ) -> Result<BTreeMap<Owner, usize>> {
+    let key = group.key()?;
     let mut owners = BTreeMap::new();
     for ns in &group.spec.namespaces {
         let selector = group.spec.selector.to_label_selector();
         let pods = Api::<Pod>::namespaced(client.clone(), ns).list(&ListParams::default().labels(&selector)).await?;
-        for pod in pods.items.iter().filter(|p| !has_gate(p) && !has_ended(p)) {
+        for pod in pods.items.iter().filter(|p| !has_gate(p, &key) && !has_ended(p)) {
             if !seen.insert(pod.uid().unwrap_or_default()) {
                 continue;
             }
@@ -81,11 +83,6 @@ async fn ungated_owners(
         }
     }
     Ok(owners)
-}
-
-fn has_gate(pod: &Pod) -> bool {
-    let first = pod.spec.as_ref().and_then(|s| s.init_containers.as_ref()).and_then(|c| c.first());
-    first.is_some_and(|c| c.name == "regent-gate")
 }
 
 fn has_ended(pod: &Pod) -> bool {

@@ -1,11 +1,15 @@
 //! `status`: groups, holders, epochs, time left, and what is wrong.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use clap::Args as ClapArgs;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
-use regent_api::{ControlLease, FailoverGroup, Site};
+use regent_api::group::Protection;
+use regent_api::lease::Proof;
+use regent_api::{ControlLease, FailoverGroup, LeaseLeft, Site};
 use serde::Serialize;
 
 use crate::Verdict;
@@ -30,9 +34,10 @@ pub struct GroupRow {
     pub holder: Option<String>,
     /// Its epoch.
     pub epoch: Option<String>,
-    /// Whether the holder's certificate is valid, and how long it still runs, as far as this
-    /// site can tell.
+    /// Whether the holder's lease is `valid` or `over`, as far as this site can tell.
     pub lease: Option<String>,
+    /// What is left of it, if the operator of this site could be asked.
+    pub lease_left: Option<LeaseLeft>,
     /// Standbys with their states.
     pub standbys: Vec<String>,
     /// What is wrong; empty when all is well.
@@ -48,7 +53,12 @@ struct SiteRow {
     seen: String,
 }
 
-/// Collects the groups' rows.
+/// What is left of each lease; empty where no operator can be asked.
+async fn leases_left(client: &Client) -> BTreeMap<String, LeaseLeft> {
+    crate::views::ask(client, "leases").await.unwrap_or_default()
+}
+
+/// Collects the groups' rows, without what is left of their leases.
 pub async fn groups(client: &Client, only: Option<&str>) -> Result<Vec<GroupRow>> {
     let list = match only {
         Some(name) => vec![crate::group::find(client, name).await?],
@@ -64,8 +74,15 @@ fn row(group: &FailoverGroup, leases: &[ControlLease]) -> Result<GroupRow> {
     let lease = leases.iter().find(|l| l.spec.group == key).and_then(|l| l.status.clone()).unwrap_or_default();
     let view = lease.holder;
     let standby = |s: &regent_api::group::StandbyStatus| format!("{} {:?}", s.site, s.state);
+    let over = view.as_ref().filter(|v| !v.valid && status.protection == Some(Protection::Protected));
+    let lapsed = over.map(|v| {
+        format!(
+            "LeaseOver: the lease of {} is over and nobody runs the group; see `kubectl regent explain {key}`",
+            v.site
+        )
+    });
     Ok(GroupRow {
-        group: key,
+        group: key.clone(),
         protection: status.protection.map(|p| format!("{p:?}")),
         holder: status.holder.clone().or_else(|| view.as_ref().map(|v| v.site.clone())),
         epoch: status.epoch.clone().or_else(|| view.as_ref().map(|v| v.epoch.clone())),
@@ -75,19 +92,28 @@ fn row(group: &FailoverGroup, leases: &[ControlLease]) -> Result<GroupRow> {
         } else {
             status.standbys.iter().map(standby).collect()
         },
-        problems: problems(&status.conditions),
+        lease_left: None,
+        problems: lapsed.into_iter().chain(problems(&status.conditions)).collect(),
     })
 }
 
-/// Conditions that are not True, with their messages.
+/// What the conditions that are not True say, each thing once.
 fn problems(conditions: &[Condition]) -> Vec<String> {
-    let bad = conditions.iter().filter(|c| c.status != "True");
-    bad.map(|c| if c.message.is_empty() { c.reason.clone() } else { format!("{}: {}", c.reason, c.message) }).collect()
+    let mut problems = Vec::new();
+    for c in conditions.iter().filter(|c| c.status != "True") {
+        let said = if c.message.is_empty() { c.reason.clone() } else { format!("{}: {}", c.reason, c.message) };
+        if !problems.contains(&said) {
+            problems.push(said);
+        }
+    }
+    problems
 }
 
 /// Prints everything.
 pub async fn run(args: &Args, client: &Client, format: Format) -> Result<Verdict> {
-    let groups = groups(client, args.group.as_deref()).await?;
+    let mut groups = groups(client, args.group.as_deref()).await?;
+    let mut left = leases_left(client).await;
+    groups.iter_mut().for_each(|group| group.lease_left = left.remove(&group.group));
     let sites = sites(client).await?;
     let well = groups.iter().all(|g| g.problems.is_empty());
     if format == Format::Table {
@@ -128,6 +154,20 @@ fn site_table(sites: &[SiteRow]) -> String {
     table(&["SITE", "COUNTRY", "PARTY", "ROLES", "SEEN"], rows.collect())
 }
 
+/// `2.1s left`, `promised for 1.5s` by this site's witness, or whether it is over.
+fn lease(group: &GroupRow) -> String {
+    match &group.lease_left {
+        Some(left) if left.left_ms > 0 => {
+            let seconds = left.left_ms as f64 / 1000.0;
+            match left.proof {
+                Proof::Certificate => format!("{seconds:.1}s left"),
+                Proof::Promise => format!("promised for {seconds:.1}s"),
+            }
+        }
+        _ => or_dash(group.lease.clone()),
+    }
+}
+
 /// The groups as a table.
 pub fn group_table(groups: &[GroupRow]) -> String {
     let rows = groups.iter().map(|g| {
@@ -137,7 +177,7 @@ pub fn group_table(groups: &[GroupRow]) -> String {
             or_dash(g.protection.clone()),
             or_dash(g.holder.clone()),
             or_dash(g.epoch.clone()),
-            or_dash(g.lease.clone()),
+            lease(g),
             g.standbys.join(", "),
             verdict,
         ]

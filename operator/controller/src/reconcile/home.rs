@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use regent_api::condition;
+use regent_api::gate::has_gate;
 use regent_api::group::PROTECTED;
 use regent_api::{ControlLeaseStatus, FailoverGroup, STRIKE_ANNOTATION, WantedProtection};
 use regent_core::contender::GroupStatus;
@@ -81,7 +82,7 @@ impl Reconciler {
     async fn gate(&self, look: &Look<'_>, facts: &mut Facts, shell: Option<&GroupStatus>) {
         match &look.pods {
             Ok(pods) => {
-                let ungated = pods.iter().filter(|p| !pods::has_gate(p, &look.key));
+                let ungated = pods.iter().filter(|p| !has_gate(p, &look.key));
                 facts.ungated = ungated.map(pods::name_of).collect();
             }
             Err(e) => facts.capture_failed = Some(self.closed_namespace(look.object, e)),

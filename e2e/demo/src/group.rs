@@ -6,6 +6,15 @@ use anyhow::Result;
 
 use crate::federation::{Federation, SINK, wait_for};
 
+/// What runs a group's pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workload {
+    /// Interchangeable pods.
+    Deployment,
+    /// Pods with names of their own, started one after the other.
+    StatefulSet,
+}
+
 /// A shop that is protected as a group of its home's.
 #[derive(Debug, Clone)]
 pub struct Group {
@@ -17,6 +26,8 @@ pub struct Group {
     pub standbys: Vec<String>,
     /// Number of pods.
     pub replicas: u32,
+    /// What runs them.
+    pub workload: Workload,
     /// Port of the sites' addresses at which it answers; its node port is 22,000 above.
     pub port: u16,
 }
@@ -29,6 +40,7 @@ impl Group {
             home: "ireland".into(),
             standbys: vec!["france".into(), "germany".into()],
             replicas: 3,
+            workload: Workload::Deployment,
             port: 8080,
         }
     }
@@ -52,7 +64,11 @@ impl Group {
             ("SINK", SINK.into()),
             ("IMAGE", "registry.rig/shop:dev".into()),
         ];
-        let manifest = include_str!("../manifests/shop.yaml").to_owned();
+        let mut manifest = include_str!("../manifests/shop.yaml").to_owned();
+        if self.workload == Workload::StatefulSet {
+            manifest = manifest.replace("kind: Deployment", "kind: StatefulSet");
+            manifest = manifest.replace("  replicas:", "  serviceName: shop\n  replicas:");
+        }
         values.iter().fold(manifest, |text, (name, value)| text.replace(&format!("${{{name}}}"), value))
     }
 

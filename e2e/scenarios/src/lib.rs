@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use regent_demo::federation::{Federation, Timing, wait_for, workspace};
-use regent_demo::group::Group;
+use regent_demo::group::{Group, Workload};
 use regent_demo::record::Recording;
 use regent_demo::screen::Screen;
 use regent_evidence::{Event, Kind, Report, Scenario};
@@ -31,6 +31,7 @@ pub fn group(name: &str, standbys: &[&str], port: u16) -> Group {
         home: "ireland".into(),
         standbys: standbys.iter().map(|s| (*s).into()).collect(),
         replicas: 2,
+        workload: Workload::Deployment,
         port,
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use libtest_mimic::{Arguments, Failed, Trial};
 use regent_demo::federation::{NAMESPACE, run, wait_for, workspace};
+use regent_demo::group::{Group, Workload};
 use regent_demo::scenario::{move_to, play};
 use regent_demo::screen::Screen;
 use regent_evidence::{Kind, Scenario};
@@ -80,23 +81,23 @@ fn trials(stage: &Arc<Mutex<Option<Stage>>>) -> Vec<Trial> {
         .collect()
 }
 
-fn main_group() -> regent_demo::group::Group {
+fn main_group() -> Group {
     group("shop", &["france", "germany"], 8080)
 }
 
 /// At France a Deployment of that name belongs to somebody else.
-fn taken_group() -> regent_demo::group::Group {
+fn taken_group() -> Group {
     group("taken", &["france", "germany"], 8081)
 }
 
 /// The only standby is no longer lawful.
-fn nowhere_group() -> regent_demo::group::Group {
+fn nowhere_group() -> Group {
     group("nowhere", &["france"], 8082)
 }
 
-/// Nobody takes it over before somebody at the standby approves.
-fn asked_group() -> regent_demo::group::Group {
-    group("asked", &["germany"], 8083)
+/// A StatefulSet that nobody takes over before somebody at the standby approves.
+fn asked_group() -> Group {
+    Group { workload: Workload::StatefulSet, ..group("asked", &["germany"], 8083) }
 }
 
 /// At a witness: its API server knows the CRDs, and nothing of the chart is installed there.
@@ -221,7 +222,7 @@ fn minority(stage: &Stage) -> Result<()> {
 fn cut(stage: &Stage) -> Result<()> {
     let (shop, taken, nowhere, asked) = (main_group(), taken_group(), nowhere_group(), asked_group());
     // The minority of witnesses held it too long to be thawed.
-    let rollout = ["-n", &asked.name, "rollout", "status", "deployment/shop", "--timeout=90s"];
+    let rollout = ["-n", &asked.name, "rollout", "status", "statefulset/shop", "--timeout=90s"];
     stage.federation.kubectl("ireland", &rollout, None)?;
     let mut first = stage.record("cut", &shop, Scenario::Cut)?;
     let mut second = stage.record("cut", &taken, Scenario::Cut)?;

@@ -218,9 +218,9 @@ impl Contender {
         self.groups.get(group).is_some_and(|g| g.is_registered(version, self.charter.quorum()))
     }
 
-    /// How long this replica leaves acquiring to the other one. Two that acquire at one
-    /// moment find each other's votes being written and lose a round trip. Zero for the
-    /// leader; some round trips (50 ms) for the other.
+    /// How long this replica leaves asking at a lapse, and acquiring, to the other one. Two
+    /// that acquire at one moment find each other's votes being written and lose a round
+    /// trip. Zero for the leader; some round trips (50 ms) for the other.
     pub fn set_stagger(&mut self, stagger: Duration) {
         self.stagger = stagger;
     }

@@ -19,6 +19,10 @@ const AFTER_WAIT: Duration = Duration::from_millis(2);
 /// it is given twice as long.
 const AFTER_BUSY: Duration = Duration::from_millis(8);
 
+/// A lapse is at one moment for all candidates. How long after a better-ranked one a standby
+/// asks then: two round trips, in which the better one acquires undisturbed.
+const PER_RANK: Duration = Duration::from_millis(20);
+
 impl Contender {
     /// A witness answered. Everything in it is verified; what is not an answer of that
     /// witness to a request under way changes nothing.
@@ -128,7 +132,10 @@ impl Contender {
                     group.role = Role::Attempting { epoch, since: now, raised: now, yes, again, busy: 0 };
                     self.out.push(Output::Event(ContenderEvent::EligibleLearnt { group: key.clone(), at: now }));
                 } else {
-                    let again = self.queried.and_then(|asked| group.qth_ready(now, q, asked));
+                    let rank = group.plan.rank(&site).unwrap_or_default();
+                    let behind = self.stagger + PER_RANK * u32::try_from(rank).unwrap_or(u32::MAX);
+                    let ready = self.queried.and_then(|asked| group.qth_ready(now, q, asked));
+                    let again = ready.map(|at| at.after(behind));
                     group.role = Role::Candidate { again };
                 }
             }

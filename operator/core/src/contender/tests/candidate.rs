@@ -55,6 +55,18 @@ fn l11_a_candidate_asks_again_when_the_qth_shortest_wait_has_passed_and_takes_tw
 }
 
 #[test]
+fn at_the_lapse_the_best_ranked_site_asks_first_and_one_replica_of_it() {
+    let asks_at = |site, stagger| {
+        let mut desk = Desk::new(site);
+        desk.contender.set_stagger(Duration::from_millis(stagger));
+        desk.answer_all(10_010, wait(Refusal::NoTrigger, 300).voting("ie", "1.1"));
+        desk.contender.next_tick().unwrap().boot_ns / 1_000_000
+    };
+    let first = asks_at("fr", 0);
+    assert_eq!((asks_at("fr", 50), asks_at("de", 0)), (first + 50, first + 20));
+}
+
+#[test]
 fn l11_an_answer_to_an_older_query_does_not_count_among_the_waits() {
     let mut desk = Desk::new("fr");
     desk.answer(10_010, 0, "lu", wait(Refusal::NoTrigger, 10));

@@ -1,5 +1,6 @@
 //! Every scenario on one rig of real sites; see the crate's documentation.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -50,10 +51,11 @@ fn main() {
 
 fn trials(stage: &Arc<Mutex<Option<Stage>>>) -> Vec<Trial> {
     // In this order: what destroys more comes later.
-    let tests: [(&str, Test); 12] = [
+    let tests: [(&str, Test); 13] = [
         ("the_chart_lints_and_an_api_server_accepts_all_of_it", chart),
         ("wrong_input_is_refused_with_object_field_and_remedy", wrong_input),
         ("groups_become_protected_and_armed_and_a_taken_name_is_said", protect),
+        ("a_guard_without_its_journal_sends_what_runs_back_to_the_gates", journal_lost),
         ("a_killed_operator_replica_pauses_nothing", operator_killed),
         ("a_planned_move_and_back_wait_for_no_lease", planned),
         ("a_short_cut_is_a_pause_and_nothing_else", blip),
@@ -158,6 +160,40 @@ fn protect(stage: &Stage) -> Result<()> {
     let lawful = "{\"spec\":{\"countries\":[\"IE\"]}}";
     federation.kubectl("ireland", &["patch", "failovergroup", "nowhere", "--type=merge", "-p", lawful], None)?;
     stage.said("ireland", &nowhere, "france is in FR")
+}
+
+/// What a guard can't know until when it may run is killed, and starts again by a certificate:
+/// agent and hubs tell the guard anew what it must know.
+fn journal_lost(stage: &Stage) -> Result<()> {
+    let (federation, shop) = (&stage.federation, main_group());
+    let first = ["-n", NAMESPACE, "get", "pods", "-l", "app.kubernetes.io/component=agent", "-o"];
+    let path = ["jsonpath={.items[0].spec.nodeName}"];
+    let node = federation.kubectl("ireland", &[&first[..], &path[..]].concat(), None)?;
+    let on_node = format!("spec.nodeName={node}");
+    let path = "jsonpath={range .items[*]}{.metadata.name} {.status.containerStatuses[0].restartCount} \
+                {.status.containerStatuses[0].ready}{'\\n'}{end}";
+    let pods = || -> Result<BTreeMap<String, (u32, bool)>> {
+        let args = ["-n", &shop.name, "get", "pods", "--field-selector", &on_node, "-o", path];
+        let text = federation.kubectl("ireland", &args, None)?;
+        let pod = |line: &str| {
+            let mut words = line.split(' ');
+            let (name, restarts) = (words.next()?.to_owned(), words.next()?.parse().ok()?);
+            Some((name, (restarts, words.next() == Some("true"))))
+        };
+        Ok(text.lines().filter_map(pod).collect())
+    };
+    let before = pods()?;
+    ensure!(!before.is_empty(), "no pod of {} runs on {node}", shop.key());
+    federation.kill_in_pod("ireland", "regent-agent", "regent-guard")?;
+    let place = Where::Node("ireland".into(), node.clone());
+    federation.rig.exec(&place, &["rm", "/var/lib/regent/guard/journal.json"])?;
+    wait_for(&format!("pods on {node} to be killed, and started again"), LIMIT, || {
+        let now = pods()?;
+        let again = |(name, (restarts, _)): (&String, &(u32, bool))| {
+            now.get(name).is_some_and(|(count, ready)| count > restarts && *ready)
+        };
+        Ok((now.len() == before.len() && before.iter().all(again)).then_some(()))
+    })
 }
 
 fn operator_killed(stage: &Stage) -> Result<()> {

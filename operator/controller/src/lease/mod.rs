@@ -89,6 +89,11 @@ pub struct LeaseShell {
     released: Mutex<BTreeMap<GroupKey, Epoch>>,
 }
 
+/// Which replica says something.
+fn replica() -> String {
+    std::env::var("POD_NAME").unwrap_or_default()
+}
+
 impl LeaseShell {
     /// A contender without groups. Its outboxes send until `stop`; [`Self::run`] drives it.
     pub fn start(
@@ -197,8 +202,13 @@ impl LeaseShell {
 
     fn tell(&self, fact: ContenderEvent) {
         match &fact {
-            ContenderEvent::Certificate { group, epoch, at } => self.emit(*at, names::CERTIFICATE, group, *epoch),
-            ContenderEvent::Retired { group, epoch, at } => self.emit(*at, names::RETIRED, group, *epoch),
+            ContenderEvent::Certificate { group, epoch, asked, at } => {
+                let detail = serde_json::json!({ "replica": replica(), "asked_ns": asked.boot_ns });
+                self.emit(*at, names::CERTIFICATE, group, *epoch, detail);
+            }
+            ContenderEvent::Retired { group, epoch, at } => {
+                self.emit(*at, names::RETIRED, group, *epoch, serde_json::json!({ "replica": replica() }));
+            }
             ContenderEvent::EligibleLearnt { group, .. } => tracing::info!(%group, "a quorum would grant: acquiring"),
             ContenderEvent::RanOut { group, epoch, .. } => {
                 tracing::warn!(%group, %epoch, "the certificate has run out; asking for it again");
@@ -212,7 +222,7 @@ impl LeaseShell {
         let _ = self.facts.send(fact);
     }
 
-    fn emit(&self, at: Moment, name: &str, group: &GroupKey, epoch: Epoch) {
+    fn emit(&self, at: Moment, name: &str, group: &GroupKey, epoch: Epoch, detail: serde_json::Value) {
         event::emit(&Event {
             boot_ns: at.boot_ns,
             site: self.context.site.clone(),
@@ -221,7 +231,7 @@ impl LeaseShell {
             group: Some(group.clone()),
             epoch: Some(epoch),
             node: None,
-            detail: serde_json::json!({ "replica": std::env::var("POD_NAME").unwrap_or_default() }),
+            detail,
         });
     }
 

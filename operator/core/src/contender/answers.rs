@@ -152,7 +152,7 @@ impl Contender {
         }
         let mut granted = Vec::new();
         for entry in certified {
-            if self.hold(now, entry, until) {
+            if self.hold(now, entry, sent, until) {
                 granted.push(entry.clone());
             }
         }
@@ -165,7 +165,7 @@ impl Contender {
     }
 
     /// Takes a certificate for one group; whether it is of use.
-    fn hold(&mut self, now: Moment, entry: &Entry, until: Moment) -> bool {
+    fn hold(&mut self, now: Moment, entry: &Entry, asked: Moment, until: Moment) -> bool {
         let Some(group) = self.groups.get_mut(&entry.group) else {
             return false;
         };
@@ -190,8 +190,8 @@ impl Contender {
         group.left_out.clear();
         if regained || group.certified < Some(entry.epoch) {
             group.certified = Some(entry.epoch);
-            let event = ContenderEvent::Certificate { group: entry.group.clone(), epoch: entry.epoch, at: now };
-            self.out.push(Output::Event(event));
+            let (group, epoch) = (entry.group.clone(), entry.epoch);
+            self.out.push(Output::Event(ContenderEvent::Certificate { group, epoch, asked, at: now }));
         }
         true
     }

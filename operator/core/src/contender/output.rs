@@ -60,6 +60,8 @@ pub enum ContenderEvent {
         group: GroupKey,
         /// Its epoch.
         epoch: Epoch,
+        /// When the request was made that it answers.
+        asked: Moment,
         /// When the q-th grant arrived.
         at: Moment,
     },

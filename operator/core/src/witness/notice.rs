@@ -25,7 +25,7 @@ pub enum WitnessEvent {
         /// The epoch of the vote.
         epoch: Epoch,
     },
-    /// The holder that had lapsed was proven again before anybody took over.
+    /// After a lapse a holder is proven: the one that had lapsed, or whoever took over.
     Proven {
         /// The group.
         group: GroupKey,

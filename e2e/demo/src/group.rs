@@ -99,13 +99,16 @@ impl Group {
         self.wait_armed(federation)
     }
 
-    /// Waits until the group is Protected and every standby reports Armed.
+    /// Waits until the group is Protected, every standby reports Armed, and the pods that were
+    /// replaced on the way are gone: what they still write belongs to no recording.
     pub fn wait_armed(&self, federation: &Federation) -> Result<()> {
         wait_for(&format!("{} to be Protected and Armed", self.key()), Duration::from_secs(180), || {
             let protection = self.field(federation, "{.status.protection}")?;
             let states = self.field(federation, "{.status.standbys[*].state}")?;
+            let pods = federation.kubectl(&self.home, &["-n", &self.name, "get", "pods", "-o", "name"], None)?;
             let armed = states.split_whitespace().filter(|s| *s == "Armed").count();
-            Ok((protection == "Protected" && armed >= self.standbys.len()).then_some(()))
+            let settled = pods.lines().count() == self.replicas as usize;
+            Ok((protection == "Protected" && armed >= self.standbys.len() && settled).then_some(()))
         })?;
         federation.say(&format!("{}: protected, and held ready by {}", self.key(), self.standbys.join(" and ")));
         Ok(())

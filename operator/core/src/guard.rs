@@ -146,8 +146,9 @@ impl Guard {
     }
 
     /// A pod's volume is on this node. Of a pod that the journal doesn't know, because the
-    /// journal is a new one, nobody can tell what runs and until when it may: it is killed,
-    /// and held at its gate. To be called for each such pod before [`Self::resume`].
+    /// journal is a new one, nobody can tell what runs and until when it may, nor whether its
+    /// group is protected: it is killed, and held at its gate. To be called for each such
+    /// pod before [`Self::resume`].
     pub fn on_found(&mut self, pod: Pod) {
         self.journal.pods.entry(pod.uid.clone()).or_insert(PodRecord { pod, state: PodState::Killing });
     }

@@ -20,8 +20,8 @@ const AFTER_WAIT: Duration = Duration::from_millis(2);
 const AFTER_BUSY: Duration = Duration::from_millis(8);
 
 /// A lapse is at one moment for all candidates. How long after a better-ranked one a standby
-/// asks then: two round trips, in which the better one acquires undisturbed.
-const PER_RANK: Duration = Duration::from_millis(20);
+/// asks then: time in which the better one acquires undisturbed.
+const PER_RANK: Duration = Duration::from_millis(50);
 
 impl Contender {
     /// A witness answered. Everything in it is verified; what is not an answer of that

@@ -113,7 +113,7 @@ pub enum Proof {
 pub struct LeaseLeft {
     /// Who holds it.
     pub site: String,
-    /// For how long still, in milliseconds.
+    /// For how long still, in milliseconds; 0: it is over.
     pub left_ms: u64,
     /// How this is known.
     pub proof: Proof,

@@ -118,12 +118,12 @@ fn asked(head: &str) -> Option<Question> {
 }
 
 /// What is left of each lease: by the certificate where this site holds it, otherwise by
-/// what this site's witness has promised.
+/// what this site's witness has promised, which may be nothing any more.
 fn leases(site: &SiteName, held: &[GroupStatus], voted: Option<&WitnessView>) -> BTreeMap<String, LeaseLeft> {
     let promises = voted.iter().flat_map(|view| &view.groups).filter_map(|group| {
-        let promise = group.promise.as_ref()?;
-        let left = LeaseLeft { site: promise.site.to_string(), left_ms: promise.left_ms, proof: Proof::Promise };
-        Some((group.group.to_string(), left))
+        let site = group.vote.as_ref()?.site.to_string();
+        let left_ms = group.promise.as_ref().map_or(0, |promise| promise.left_ms);
+        Some((group.group.to_string(), LeaseLeft { site, left_ms, proof: Proof::Promise }))
     });
     let certified = held.iter().filter_map(|status| {
         let left_ms = status.left_ms?;
@@ -218,7 +218,7 @@ mod tests {
         let standby = GroupStatus { role: "Candidate", left_ms: None, ..holder.clone() };
         let voted: WitnessView = serde_json::from_value(serde_json::json!({
             "witness": "france", "start": 1, "leads": true, "stale": false, "waitsMs": 0,
-            "groups": [{ "group": "ireland/shop", "vote": null, "retired": null, "planVersion": 1, "protection": "Protected",
+            "groups": [{ "group": "ireland/shop", "vote": { "site": "ireland", "epoch": "1.1" }, "retired": null, "planVersion": 1, "protection": "Protected",
                 "standbys": ["france"], "promise": { "site": "ireland", "leftMs": 1500 }, "provenAgoMs": 10, "lapsesInMs": 4000,
                 "busy": false, "line": [], "changesThisHour": 0, "claimants": [] }],
         }))
@@ -227,6 +227,9 @@ mod tests {
         let lease = |left_ms, proof| Some(LeaseLeft { site: "ireland".into(), left_ms, proof });
         assert_eq!(left("ireland", holder, Some(&voted)), lease(2300, Proof::Certificate));
         assert_eq!(left("france", standby.clone(), Some(&voted)), lease(1500, Proof::Promise));
+        let mut over = voted.clone();
+        over.groups.iter_mut().for_each(|group| group.promise = None);
+        assert_eq!(left("france", standby.clone(), Some(&over)), lease(0, Proof::Promise));
         assert_eq!(left("france", standby, None), None);
     }
 }

@@ -58,41 +58,41 @@ async fn leases_left(client: &Client) -> BTreeMap<String, LeaseLeft> {
     crate::views::ask(client, "leases").await.unwrap_or_default()
 }
 
-/// Collects the groups' rows, without what is left of their leases.
-pub async fn groups(client: &Client, only: Option<&str>) -> Result<Vec<GroupRow>> {
+/// Collects the groups' rows, with what is `left` of their leases.
+pub async fn groups(client: &Client, only: Option<&str>, left: &BTreeMap<String, LeaseLeft>) -> Result<Vec<GroupRow>> {
     let list = match only {
         Some(name) => vec![crate::group::find(client, name).await?],
         None => Api::<FailoverGroup>::all(client.clone()).list(&ListParams::default()).await?.items,
     };
     let leases = Api::<ControlLease>::all(client.clone()).list(&ListParams::default()).await?.items;
-    list.iter().map(|group| row(group, &leases)).collect()
+    list.iter().map(|group| row(group, &leases, left)).collect()
 }
 
-fn row(group: &FailoverGroup, leases: &[ControlLease]) -> Result<GroupRow> {
+fn row(group: &FailoverGroup, leases: &[ControlLease], left: &BTreeMap<String, LeaseLeft>) -> Result<GroupRow> {
     let key = crate::group::key(group)?;
     let status = group.status.clone().unwrap_or_default();
     let lease = leases.iter().find(|l| l.spec.group == key).and_then(|l| l.status.clone()).unwrap_or_default();
     let view = lease.holder;
     let standby = |s: &regent_api::group::StandbyStatus| format!("{} {:?}", s.site, s.state);
-    let over = view.as_ref().filter(|v| !v.valid && status.protection == Some(Protection::Protected));
-    let lapsed = over.map(|v| {
-        format!(
-            "LeaseOver: the lease of {} is over and nobody runs the group; see `kubectl regent explain {key}`",
-            v.site
-        )
+    let left = left.get(&key).cloned();
+    let valid = left.as_ref().map(|l| l.left_ms > 0).or(view.as_ref().map(|v| v.valid));
+    let holder = status.holder.clone().or_else(|| view.as_ref().map(|v| v.site.clone()));
+    let over = holder.as_ref().filter(|_| valid == Some(false) && status.protection == Some(Protection::Protected));
+    let lapsed = over.map(|site| {
+        format!("LeaseOver: the lease of {site} is over and nobody runs the group; see `kubectl regent explain {key}`")
     });
     Ok(GroupRow {
         group: key.clone(),
         protection: status.protection.map(|p| format!("{p:?}")),
-        holder: status.holder.clone().or_else(|| view.as_ref().map(|v| v.site.clone())),
+        holder,
         epoch: status.epoch.clone().or_else(|| view.as_ref().map(|v| v.epoch.clone())),
-        lease: view.as_ref().map(|v| if v.valid { "valid" } else { "over" }.to_owned()),
+        lease: valid.map(|valid| if valid { "valid" } else { "over" }.to_owned()),
         standbys: if status.standbys.is_empty() {
             group.spec.standbys.clone()
         } else {
             status.standbys.iter().map(standby).collect()
         },
-        lease_left: None,
+        lease_left: left,
         problems: lapsed.into_iter().chain(problems(&status.conditions)).collect(),
     })
 }
@@ -111,9 +111,7 @@ fn problems(conditions: &[Condition]) -> Vec<String> {
 
 /// Prints everything.
 pub async fn run(args: &Args, client: &Client, format: Format) -> Result<Verdict> {
-    let mut groups = groups(client, args.group.as_deref()).await?;
-    let mut left = leases_left(client).await;
-    groups.iter_mut().for_each(|group| group.lease_left = left.remove(&group.group));
+    let groups = groups(client, args.group.as_deref(), &leases_left(client).await).await?;
     let sites = sites(client).await?;
     let well = groups.iter().all(|g| g.problems.is_empty());
     if format == Format::Table {
@@ -184,4 +182,49 @@ pub fn group_table(groups: &[GroupRow]) -> String {
     });
     let header = ["GROUP", "PROTECTION", "HOLDER", "EPOCH", "LEASE", "STANDBYS", "PROBLEMS"];
     table(&header, rows.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use regent_api::FailoverGroupSpec;
+    use serde_json::json;
+
+    use super::*;
+
+    fn shown(valid: bool, left: Option<(u64, Proof)>) -> GroupRow {
+        let spec: FailoverGroupSpec =
+            serde_json::from_value(json!({ "home": "ireland", "namespaces": ["shop"], "standbys": ["france"] }))
+                .unwrap();
+        let mut group = FailoverGroup::new("shop", spec);
+        let twice = json!({ "type": "A", "status": "False", "reason": "Why", "message": "what", "lastTransitionTime": "2026-01-01T00:00:00Z" });
+        group.status =
+            Some(serde_json::from_value(json!({ "protection": "Protected", "conditions": [twice, twice] })).unwrap());
+        let lease: ControlLease = serde_json::from_value(json!({
+            "apiVersion": "regent.dev/v1alpha1", "kind": "ControlLease", "metadata": { "name": "ireland.shop" },
+            "spec": { "group": "ireland/shop" },
+            "status": { "holder": { "site": "ireland", "epoch": "1.1", "protection": "Protected", "valid": valid } },
+        }))
+        .unwrap();
+        let left = left.map(|(left_ms, proof)| LeaseLeft { site: "ireland".into(), left_ms, proof });
+        row(&group, &[lease], &left.into_iter().map(|l| ("ireland/shop".to_owned(), l)).collect()).unwrap()
+    }
+
+    #[test]
+    fn what_the_operator_says_of_a_lease_now_goes_before_what_is_on_record() {
+        let said = |valid, left| lease(&shown(valid, left));
+        assert_eq!(said(true, None), "valid");
+        assert_eq!(said(true, Some((2340, Proof::Certificate))), "2.3s left");
+        assert_eq!(said(false, Some((1500, Proof::Promise))), "promised for 1.5s");
+        assert_eq!(said(true, Some((0, Proof::Promise))), "over");
+    }
+
+    #[test]
+    fn a_lease_that_is_over_is_a_problem_and_each_problem_is_told_once() {
+        assert_eq!(shown(true, None).problems, ["Why: what"]);
+        let over = shown(true, Some((0, Proof::Promise))).problems;
+        assert!(
+            over[0].contains("LeaseOver") && over[0].contains("explain ireland/shop") && over.len() == 2,
+            "{over:?}"
+        );
+    }
 }

@@ -1,5 +1,7 @@
 //! `watch`: changes of groups as they come.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use clap::Args as ClapArgs;
 use futures::TryStreamExt;
@@ -24,7 +26,7 @@ pub async fn run(args: &Args, client: &Client, format: Format) -> Result<Verdict
     let mut changes = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff().touched_objects());
     let mut shown: Option<Vec<GroupRow>> = None;
     while changes.try_next().await?.is_some() {
-        let rows = groups(client, args.group.as_deref()).await?;
+        let rows = groups(client, args.group.as_deref(), &BTreeMap::new()).await?;
         if shown.as_ref() == Some(&rows) {
             continue;
         }

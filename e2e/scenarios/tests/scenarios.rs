@@ -166,9 +166,10 @@ fn protect(stage: &Stage) -> Result<()> {
 /// agent and hubs tell the guard anew what it must know.
 fn journal_lost(stage: &Stage) -> Result<()> {
     let (federation, shop) = (&stage.federation, main_group());
-    let first = ["-n", NAMESPACE, "get", "pods", "-l", "app.kubernetes.io/component=agent", "-o"];
-    let path = ["jsonpath={.items[0].spec.nodeName}"];
-    let node = federation.kubectl("ireland", &[&first[..], &path[..]].concat(), None)?;
+    let path = "jsonpath={.items[0].metadata.name} {.items[0].spec.nodeName}";
+    let first = ["-n", NAMESPACE, "get", "pods", "-l", "app.kubernetes.io/component=agent", "-o", path];
+    let found = federation.kubectl("ireland", &first, None)?;
+    let Some((agent, node)) = found.split_once(' ') else { bail!("no agent at ireland: {found:?}") };
     let on_node = format!("spec.nodeName={node}");
     let path = "jsonpath={range .items[*]}{.metadata.name} {.status.containerStatuses[0].restartCount} \
                 {.status.containerStatuses[0].ready}{'\\n'}{end}";
@@ -184,8 +185,8 @@ fn journal_lost(stage: &Stage) -> Result<()> {
     };
     let before = pods()?;
     ensure!(!before.is_empty(), "no pod of {} runs on {node}", shop.key());
-    federation.kill_in_pod("ireland", "regent-agent", "regent-guard")?;
-    let place = Where::Node("ireland".into(), node.clone());
+    federation.kill_in_pod("ireland", agent, "regent-guard")?;
+    let place = Where::Node("ireland".into(), node.into());
     federation.rig.exec(&place, &["rm", "/var/lib/regent/guard/journal.json"])?;
     wait_for(&format!("pods on {node} to be killed, and started again"), LIMIT, || {
         let now = pods()?;

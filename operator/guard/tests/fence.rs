@@ -3,7 +3,7 @@
 mod common;
 
 use common::federation::{GROUP, entry};
-use common::node::{TestNode, TestPod, work};
+use common::node::{TestNode, work};
 use common::{eventually, until};
 use regent_core::event::names;
 use regent_core::plan::Protection::{Observed, Protected};
@@ -18,16 +18,6 @@ fn workload() {
 
 fn retire(epoch: &str) -> What {
     What::Retire(v1::Retire { epoch: epoch.into() })
-}
-
-/// A node with one pod that runs under epoch 1.1.
-async fn running(lease_ms: u64) -> (TestNode, TestPod) {
-    let mut node = TestNode::new(lease_ms);
-    node.start().await;
-    let pod = node.gated_pod("shop-0", GROUP).await;
-    assert_eq!(node.certify(&[entry(GROUP, "1.1", Protected)]).await.accepted_groups, [GROUP]);
-    pod.runs().await;
-    (node, pod)
 }
 
 #[tokio::test]
@@ -54,7 +44,7 @@ async fn a_certificate_opens_the_gate_and_its_end_freezes_the_pod_although_the_a
 
 #[tokio::test]
 async fn a_renewed_lease_pauses_nothing_and_a_pause_ends_under_the_same_epoch() {
-    let (node, mut pod) = running(1000).await;
+    let (node, mut pod) = TestNode::running(1000).await;
     let start = pod.steps()[0];
     while *pod.steps().last().unwrap() < start + 2_500_000_000 {
         node.certify(&[entry(GROUP, "1.1", Protected)]).await;
@@ -73,7 +63,7 @@ async fn a_renewed_lease_pauses_nothing_and_a_pause_ends_under_the_same_epoch() 
 
 #[tokio::test]
 async fn a_pod_that_was_frozen_under_one_epoch_is_killed_under_another_and_gated_again() {
-    let (node, mut pod) = running(1000).await;
+    let (node, mut pod) = TestNode::running(1000).await;
     node.event(names::LEASE_END).await;
     let paused = pod.steps().len();
     assert_eq!(node.certify(&[entry(GROUP, "2.1", Protected)]).await.accepted_groups, [GROUP]);
@@ -90,7 +80,7 @@ async fn a_pod_that_was_frozen_under_one_epoch_is_killed_under_another_and_gated
 
 #[tokio::test]
 async fn a_pause_beyond_the_thaw_limit_ends_in_a_pod_that_stands_at_its_gate() {
-    let (node, mut pod) = running(1000).await;
+    let (node, mut pod) = TestNode::running(1000).await;
     let configured = node.instruct(GROUP, What::Configure(v1::Configure { thaw_limit_ms: 200 })).await;
     assert_eq!((configured.instruction.as_str(), configured.error.as_str()), ("Configure", ""));
     node.event(names::KILLED).await;
@@ -105,7 +95,7 @@ async fn a_pause_beyond_the_thaw_limit_ends_in_a_pod_that_stands_at_its_gate() {
 
 #[tokio::test]
 async fn a_retired_epoch_is_confirmed_when_its_pods_are_dead_and_never_runs_again() {
-    let (node, mut pod) = running(5000).await;
+    let (node, mut pod) = TestNode::running(5000).await;
     let done = node.instruct(GROUP, retire("1.1")).await;
     assert_eq!((done.instruction.as_str(), done.epoch.as_str(), done.error.as_str()), ("Retire", "1.1", ""));
     assert!(!pod.lives());
@@ -228,7 +218,7 @@ async fn all_of_many_pods_stand_still_at_their_common_deadline() {
 
 #[tokio::test]
 async fn the_journal_tells_the_lease_ends_when_nothing_is_left_to_ask() {
-    let (mut node, pod) = running(5000).await;
+    let (mut node, pod) = TestNode::running(5000).await;
     let left = node.state_of(&pod).await.unwrap().lease_left_ms;
     assert!(left > 0 && left < 5000);
     node.end("-KILL").await;

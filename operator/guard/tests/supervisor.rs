@@ -29,11 +29,7 @@ async fn replaced(node: &TestNode, signal: &str) -> u64 {
 
 #[tokio::test]
 async fn deadlines_outlive_a_killed_guard_whose_agent_is_silent() {
-    let mut node = TestNode::new(1500);
-    node.start().await;
-    let mut pod = node.gated_pod("shop-0", GROUP).await;
-    node.certify(&[entry(GROUP, "1.1", Protected)]).await;
-    pod.runs().await;
+    let (node, mut pod) = TestNode::running(1500).await;
     let killed = now().boot_ns;
     let took = replaced(&node, "-KILL").await;
     node.agent().await;
@@ -53,11 +49,7 @@ async fn deadlines_outlive_a_killed_guard_whose_agent_is_silent() {
 
 #[tokio::test]
 async fn a_renewal_after_the_restart_pauses_nothing() {
-    let mut node = TestNode::new(3000);
-    node.start().await;
-    let pod = node.gated_pod("shop-0", GROUP).await;
-    node.certify(&[entry(GROUP, "1.1", Protected)]).await;
-    pod.runs().await;
+    let (node, pod) = TestNode::running(3000).await;
     for signal in ["-KILL", "-ABRT", "-STOP"] {
         replaced(&node, signal).await;
         assert_eq!(node.certify(&[entry(GROUP, "1.1", Protected)]).await.error, "");
@@ -116,11 +108,7 @@ async fn another_journal_has_another_name_and_a_restart_has_not() {
 
 #[tokio::test]
 async fn a_guard_that_starts_over_a_full_disk_pauses_nothing_that_is_renewed() {
-    let mut node = TestNode::new(1500);
-    node.start().await;
-    let pod = node.gated_pod("shop-0", GROUP).await;
-    node.certify(&[entry(GROUP, "1.1", Protected)]).await;
-    pod.runs().await;
+    let (mut node, pod) = TestNode::running(1500).await;
     // Nothing can be written under the name that the journal is written by.
     restarted(&mut node, |node| fs::create_dir(node.path("state/.journal.json")).unwrap()).await;
     let started = now().boot_ns;
@@ -136,11 +124,7 @@ async fn a_guard_that_starts_over_a_full_disk_pauses_nothing_that_is_renewed() {
 
 #[tokio::test]
 async fn a_disk_that_hangs_delays_no_deadline() {
-    let mut node = TestNode::new(1500);
-    node.start().await;
-    let pod = node.gated_pod("shop-0", GROUP).await;
-    node.certify(&[entry(GROUP, "1.1", Protected)]).await;
-    pod.runs().await;
+    let (node, pod) = TestNode::running(1500).await;
     // Whoever opens a pipe for writing hangs until somebody reads.
     let hung = node.path("state/.journal.json");
     assert!(std::process::Command::new("mkfifo").arg(&hung).status().unwrap().success());
@@ -186,11 +170,7 @@ async fn a_gate_that_waits_finds_the_next_guard() {
 
 #[tokio::test]
 async fn a_guard_that_is_told_to_end_leaves_its_pods_as_they_are() {
-    let mut node = TestNode::new(5000);
-    node.start().await;
-    let pod = node.gated_pod("shop-0", GROUP).await;
-    node.certify(&[entry(GROUP, "1.1", Protected)]).await;
-    pod.runs().await;
+    let (mut node, pod) = TestNode::running(5000).await;
     assert_eq!(node.end("-TERM").await, Some(0));
     pod.runs().await;
     assert!(pod.target.join("gate.sock").exists());

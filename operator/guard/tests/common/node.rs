@@ -10,6 +10,7 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use regent_core::event::Event;
 use regent_core::message::Entry;
+use regent_core::plan::Protection::Protected;
 use regent_proto::csi::node_client::NodeClient;
 use regent_proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest};
 use regent_proto::v1;
@@ -19,7 +20,7 @@ use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 use super::eventually;
-use super::federation::Federation;
+use super::federation::{Federation, GROUP, entry};
 
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
@@ -57,6 +58,16 @@ impl TestNode {
         fs::create_dir_all(dir.path().join("kubelet/plugins_registry")).unwrap();
         fs::write(dir.path().join("charter.json"), federation.signed(2)).unwrap();
         Self { federation, dir, cgroup, guard: None }
+    }
+
+    /// A node with one pod that runs under epoch 1.1.
+    pub async fn running(lease_ms: u64) -> (Self, TestPod) {
+        let mut node = Self::new(lease_ms);
+        node.start().await;
+        let pod = node.gated_pod("shop-0", GROUP).await;
+        assert_eq!(node.certify(&[entry(GROUP, "1.1", Protected)]).await.accepted_groups, [GROUP]);
+        pod.runs().await;
+        (node, pod)
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

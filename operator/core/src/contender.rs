@@ -30,10 +30,10 @@ mod status;
 mod tests;
 mod votes;
 
-pub use group::{HeldBack, IdleReason};
+pub use group::{HeldBack, IdleReason, Readiness};
 pub use output::{Certified, ContenderEvent, Outgoing, Output, RoundId};
 pub use release::{Release, ReleaseError, ReleaseEvent, ReleasePhase, ReleaseStep};
-pub use status::{GroupStatus, WitnessWord};
+pub use status::{GroupStatus, RoleName, WitnessWord};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -42,7 +42,7 @@ use ed25519_dalek::SigningKey;
 
 use crate::charter::Charter;
 use crate::ids::{GroupKey, SiteName};
-use crate::message::{Ask, Entry, Request, Submission, Tag, entry_tree};
+use crate::message::{Ask, Entry, Line, Request, Submission, Tag, entry_tree};
 use crate::plan::{Plan, Protection};
 use crate::sign::{Digest, Envelope, SignError};
 use crate::time::Moment;
@@ -57,7 +57,8 @@ const BETWEEN_QUERIES: Duration = Duration::from_millis(5);
 /// How often a plan is offered to a witness that doesn't answer.
 const OFFERS: u32 = 3;
 
-/// A group in whose plan this site is home or standby.
+/// A group in whose plan this site is home or standby, or which it holds although a newer
+/// plan leaves it out.
 #[derive(Debug, Clone)]
 pub struct GroupInput {
     /// The newest plan known here, signed by home and countersigned.
@@ -65,8 +66,8 @@ pub struct GroupInput {
     /// For groups with the trigger `Approval`: somebody has approved a takeover by this
     /// site. A planned takeover to this site counts as one.
     pub approved: bool,
-    /// What this site would run is held ready.
-    pub ready: bool,
+    /// How much of what this site would run is held ready.
+    pub readiness: Readiness,
 }
 
 /// Why something was refused.
@@ -91,14 +92,6 @@ pub enum ContenderError {
     /// It isn't a plan at all.
     #[error("not a plan: {0}")]
     NotAPlan(#[from] SignError),
-    /// This site has no part in it.
-    #[error("site {site} is neither home nor a standby of group {group}; leave its plan out here")]
-    NotInPlan {
-        /// Whose plan.
-        group: GroupKey,
-        /// This site.
-        site: SiteName,
-    },
 }
 
 /// Holder and candidate of one replica.
@@ -107,7 +100,6 @@ pub struct Contender {
     charter: Charter,
     site: SiteName,
     number: u32,
-    country: String,
     groups: BTreeMap<GroupKey, Group>,
     tags: BTreeMap<SiteName, (RoundId, Tag)>,
     /// When each witness answered last.
@@ -129,12 +121,11 @@ impl Contender {
         let Some(entry) = charter.site(&site) else {
             return Err(ContenderError::UnknownSite { charter: charter.name.clone(), site });
         };
-        let (number, country) = (entry.number, entry.country.clone());
+        let number = entry.number;
         Ok(Self {
             charter,
             site,
             number,
-            country,
             groups: BTreeMap::new(),
             tags: BTreeMap::new(),
             heard: BTreeMap::new(),
@@ -150,19 +141,19 @@ impl Contender {
     }
 
     /// The site's groups, all of them: one that is missing is let go of (its lease runs
-    /// out). A plan older than the one known is ignored; one that can't be taken is an
+    /// out). A plan that leaves this site out belongs here while the site holds the group, or
+    /// did when it last knew: it goes on with what it holds and acquires nothing. A plan older than the one known is ignored; one that can't be taken is an
     /// error of its own and leaves the others alone.
     pub fn set_plans(&mut self, inputs: Vec<GroupInput>) -> Vec<ContenderError> {
         let mut errors = Vec::new();
         let mut named = BTreeSet::new();
         for input in inputs {
             match input.plan.peek::<Plan>() {
-                Ok(claimed) if claimed.rank(&self.site).is_some() => {
+                Ok(claimed) => {
                     // If it can't be taken, what is known of the group stays as it was.
                     named.insert(claimed.group.clone());
                     errors.extend(self.set_plan(claimed.group, input).err());
                 }
-                Ok(claimed) => errors.push(ContenderError::NotInPlan { group: claimed.group, site: self.site.clone() }),
                 Err(error) => errors.push(ContenderError::NotAPlan(error)),
             }
         }
@@ -184,10 +175,10 @@ impl Contender {
                     group.mark = group::PlanMark { version: plan.version, change: self.changes };
                     (group.plan, group.envelope, group.offered) = (plan, input.plan, 0);
                 }
-                (group.approved, group.ready) = (input.approved, input.ready);
+                (group.approved, group.readiness) = (input.approved, input.readiness);
             }
             None => {
-                self.groups.insert(key, Group::new(plan, input.plan, input.approved, input.ready));
+                self.groups.insert(key, Group::new(plan, input.plan, input.approved, input.readiness));
             }
         }
         Ok(())
@@ -292,20 +283,21 @@ impl Contender {
         self.query_now = false;
         let (f, q) = (self.charter.faulty_witnesses as usize, self.charter.quorum());
         let fresh = self.charter.renewal_period() * 2;
-        let mut lines: BTreeMap<bool, Vec<Entry>> = BTreeMap::new();
+        let mut lines: BTreeMap<Line, Vec<Entry>> = BTreeMap::new();
         for (key, group) in &mut self.groups {
             let Role::Candidate { again } = &mut group.role else {
                 continue;
             };
             *again = None;
             let epoch = group.target(f, (&self.site, self.number));
-            let in_line = group.held_back(f, &self.site).is_none() && group.answered(now, fresh) >= q;
+            let heard = group.answered(now, fresh) >= q;
+            let line = if heard { group.line(&self.charter, &self.site) } else { Line::Beside };
             let entry = Entry { group: key.clone(), epoch, state: state_of(&group.plan) };
-            lines.entry(in_line).or_default().push(entry);
+            lines.entry(line).or_default().push(entry);
         }
-        for (in_line, entries) in lines {
+        for (line, entries) in lines {
             self.queried = Some(now);
-            self.send(now, Ask::Query { in_line }, entries, self.charter.witnesses.clone());
+            self.send(now, Ask::Query { line }, entries, self.charter.witnesses.clone());
         }
     }
 

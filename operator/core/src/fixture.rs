@@ -8,7 +8,7 @@ use ed25519_dalek::SigningKey;
 use crate::charter::{Charter, Interlock, Party, Role, SiteEntry};
 use crate::ids::{GroupKey, SiteName};
 use crate::message::{Ask, Entry, Exception, Grant, Request, Round, Tag, Vote, entry_tree};
-use crate::plan::{Plan, Protection, Trigger};
+use crate::plan::{Plan, Protection, Trigger, WhenNotReady};
 use crate::sign::{Digest, Envelope, PublicKey};
 use crate::time::Moment;
 
@@ -76,6 +76,7 @@ impl Federation {
             takeover_after_ms: 5000,
             thaw_limit_ms: 8000,
             trigger,
+            when_not_ready: WhenNotReady::Hold,
             countries: Vec::new(),
         };
         self.signed_plan(&plan)

@@ -10,6 +10,18 @@ use crate::merkle::{Path, Tree};
 use crate::plan::Protection;
 use crate::sign::{Digest, Envelope, SignError, Statement, base64_bytes};
 
+/// How a candidate stands in line at a witness (L4.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Line {
+    /// It only wants to know: it would not acquire, or heard fewer than a quorum of late
+    /// and must not hold up others.
+    Beside,
+    /// All that it would run is ready.
+    Ready,
+    /// Only a part is: it acquires when no ready one asks.
+    Degraded,
+}
+
 /// What a site asks of a witness. A signature on one kind never counts for another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "kind")]
@@ -18,9 +30,9 @@ pub enum Ask {
     Grant,
     /// Would you grant these entries? No effect beyond waiting in line (L11).
     Query {
-        /// Whether the answer puts the site in line (L4.7). A candidate that heard fewer
-        /// than a quorum of late must not hold up others.
-        in_line: bool,
+        /// Where the question puts the site. What it says of itself orders claimants as
+        /// ranks do: a lie costs time and nothing else.
+        line: Line,
     },
     /// Retire an epoch in favour of a successor (L12).
     Retire {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{GroupKey, SiteName};
 use crate::sign::Statement;
 
-pub use verify::{MAX_COUNTRIES, MAX_PLAN_BYTES, MAX_STANDBYS, PlanError, VerifiedPlan, is_country};
+pub use verify::{COUNTRIES, MAX_COUNTRIES, MAX_PLAN_BYTES, MAX_STANDBYS, PlanError, VerifiedPlan, is_country};
 
 /// How far a group's protection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -32,6 +32,16 @@ pub enum Trigger {
     Approval,
 }
 
+/// What a standby does at a lapse when not all that it would run is ready, and no other
+/// standby is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum WhenNotReady {
+    /// It leaves the group held.
+    Hold,
+    /// It starts what is ready, unless a site whose all is ready asks too.
+    Degraded,
+}
+
 /// The plan of a group. A higher version replaces a lower one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -50,6 +60,8 @@ pub struct Plan {
     pub thaw_limit_ms: u64,
     /// What may start a takeover.
     pub trigger: Trigger,
+    /// What a standby does that is not ready.
+    pub when_not_ready: WhenNotReady,
     /// Where the group may run, ISO 3166-1 alpha-2; empty means anywhere (I5).
     pub countries: Vec<String>,
 }

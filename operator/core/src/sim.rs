@@ -15,6 +15,7 @@ mod faults;
 mod hub;
 mod net;
 mod node;
+mod shift;
 mod vote;
 mod world;
 
@@ -69,4 +70,19 @@ fn a_planned_move_and_its_way_back_wait_for_no_lease() {
 #[test]
 fn a_group_is_never_stopped_while_observed_and_fails_over_once_protected() {
     run_all(number("REGENT_SIM_SEED", 0), number("REGENT_SIM_SCHEDULES", 240) / 8, Shape::adopted);
+}
+
+#[test]
+fn a_holder_that_the_plan_drops_keeps_its_lease_until_it_gives_the_group_away_or_lapses() {
+    run_all(number("REGENT_SIM_SEED", 0), number("REGENT_SIM_SCHEDULES", 240) / 8, Shape::dropped);
+}
+
+#[test]
+fn a_standby_that_is_not_ready_lets_a_ready_one_go_first() {
+    run_all(number("REGENT_SIM_SEED", 0), number("REGENT_SIM_SCHEDULES", 240) / 8, Shape::unready);
+}
+
+#[test]
+fn whatever_home_wants_meanwhile_and_whoever_is_ready_there_is_one_holder_at_most_and_one_at_last() {
+    run_all(number("REGENT_SIM_SEED", 0), number("REGENT_SIM_SCHEDULES", 240) / 6, Shape::shifting);
 }

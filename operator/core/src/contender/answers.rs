@@ -7,7 +7,7 @@ use super::release::ReleaseEvent;
 use super::rounds::{Answer, Word};
 use super::votes::LEAP;
 use crate::ids::{Epoch, GroupKey, SiteName};
-use crate::message::{Ask, Entry, Refusal, Vote};
+use crate::message::{Ask, Entry, Line, Refusal, Vote};
 use crate::sign::Envelope;
 use crate::time::Moment;
 use std::time::Duration;
@@ -19,8 +19,8 @@ const AFTER_WAIT: Duration = Duration::from_millis(2);
 /// it is given twice as long.
 const AFTER_BUSY: Duration = Duration::from_millis(8);
 
-/// A lapse is at one moment for all candidates. How long after a better-ranked one a standby
-/// asks then: time in which the better one acquires undisturbed.
+/// A lapse is at one moment for all candidates. How long after the one whose turn is before its
+/// own a candidate asks then: time in which the better one acquires undisturbed.
 const PER_RANK: Duration = Duration::from_millis(50);
 
 impl Contender {
@@ -51,7 +51,11 @@ impl Contender {
         let Some(group) = self.groups.get_mut(&word.entry.group) else {
             return;
         };
-        let binding = answer.ask == Ask::Grant;
+        let line = match answer.ask {
+            Ask::Query { line } => Some(line),
+            _ => None,
+        };
+        let binding = line.is_none();
         let refusal = word.exception.as_ref().map(|e| e.reason);
         let granted = binding && refusal.is_none();
         let vote = if granted { Some(Vote { site: site.clone(), epoch: word.entry.epoch }) } else { word.vote.clone() };
@@ -69,7 +73,7 @@ impl Contender {
                 epoch: word.entry.epoch,
                 at: now,
                 asked: answer.sent,
-                binding,
+                line,
                 refusal,
                 // Counted from when it was asked: asked again then, it is asked as late as it said.
                 ready: wait.map(|w| answer.sent.after(w)),
@@ -125,15 +129,16 @@ impl Contender {
         };
         match &group.role {
             Role::Candidate { .. } => {
-                let yes = group.yes(now, fresh);
-                if yes.len() >= q && group.held_back(f, &site).is_none() {
+                let line = group.line(&self.charter, &site);
+                let yes = group.yes(now, fresh, line);
+                if yes.len() >= q && line != Line::Beside {
                     let epoch = group.target(f, (&site, number));
                     let again = Some(now.after(self.stagger));
                     group.role = Role::Attempting { epoch, since: now, raised: now, yes, again, busy: 0 };
                     self.out.push(Output::Event(ContenderEvent::EligibleLearnt { group: key.clone(), at: now }));
                 } else {
-                    let rank = group.plan.rank(&site).unwrap_or_default();
-                    let behind = self.stagger + PER_RANK * u32::try_from(rank).unwrap_or(u32::MAX);
+                    let turn = group.turn(&self.charter, &site);
+                    let behind = self.stagger + PER_RANK * u32::try_from(turn).unwrap_or(u32::MAX);
                     let ready = self.queried.and_then(|asked| group.qth_ready(now, q, asked));
                     let again = ready.map(|at| at.after(behind));
                     group.role = Role::Candidate { again };

@@ -8,9 +8,10 @@ use serde::Serialize;
 use super::output::RoundId;
 use super::release::Release;
 use super::votes::{Top, Votes};
+use crate::charter::Charter;
 use crate::ids::{Epoch, SiteName};
-use crate::message::{Refusal, Vote};
-use crate::plan::{Plan, Protection, Trigger};
+use crate::message::{Line, Refusal, Vote};
+use crate::plan::{Plan, Protection, Trigger, WhenNotReady};
 use crate::sign::Envelope;
 use crate::time::Moment;
 
@@ -19,17 +20,30 @@ use crate::time::Moment;
 pub enum IdleReason {
     /// A standby, while the plan is not yet `Protected`.
     NotProtectedYet,
-    /// The group may not run in this site's country (I5).
-    UnlawfulCountry,
 }
 
 /// Why a candidate asks but doesn't take the group over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum HeldBack {
-    /// What this site would run is not held ready.
+    /// The plan doesn't name this site: it goes on with what it holds and acquires nothing.
+    NotInPlan,
+    /// The group may not run in this site's country (I5): likewise.
+    UnlawfulCountry,
+    /// What this site would run is not held ready, or not all of it is and the plan says `Hold`.
     NotReady,
     /// The trigger is `Approval`, and nobody has approved.
     AwaitingApproval,
+}
+
+/// How much of what a site would run is held ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Readiness {
+    /// Nothing would start.
+    None,
+    /// A part would.
+    Some,
+    /// All of it would; always so at home.
+    All,
 }
 
 /// A certificate that this replica collected.
@@ -93,8 +107,8 @@ pub(super) struct View {
     pub at: Moment,
     /// When it was asked.
     pub asked: Moment,
-    /// It answered a request and not a query.
-    pub binding: bool,
+    /// What it was asked: a query stood in this line, a request in none.
+    pub line: Option<Line>,
     pub refusal: Option<Refusal>,
     /// When it may grant.
     pub ready: Option<Moment>,
@@ -133,7 +147,7 @@ pub(super) struct Group {
     pub plan: Plan,
     pub envelope: Envelope,
     pub approved: bool,
-    pub ready: bool,
+    pub readiness: Readiness,
     pub role: Role,
     pub votes: Votes,
     pub views: BTreeMap<SiteName, View>,
@@ -152,7 +166,7 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub(super) fn new(plan: Plan, envelope: Envelope, approved: bool, ready: bool) -> Self {
+    pub(super) fn new(plan: Plan, envelope: Envelope, approved: bool, readiness: Readiness) -> Self {
         Self {
             mark: PlanMark { version: plan.version, change: 0 },
             offered: 0,
@@ -160,7 +174,7 @@ impl Group {
             plan,
             envelope,
             approved,
-            ready,
+            readiness,
             role: Role::Candidate { again: None },
             votes: Votes::default(),
             views: BTreeMap::new(),
@@ -192,10 +206,13 @@ impl Group {
         self.left_out.get(witness).is_none_or(|l| l.until.passed_for_waiting(now))
     }
 
-    /// Witnesses that would grant, by their last word within `fresh`.
-    pub(super) fn yes(&self, now: Moment, fresh: Duration) -> BTreeSet<SiteName> {
+    /// Witnesses that would grant to a site that stands in `line`, by their last word within
+    /// `fresh`. What was said to one that asked as if all were ready doesn't count for one
+    /// that must let ready sites go first.
+    pub(super) fn yes(&self, now: Moment, fresh: Duration, line: Line) -> BTreeSet<SiteName> {
+        let holds = |v: &View| line != Line::Degraded || v.line.is_none_or(|asked| asked == line);
         let says = |w: &SiteName, v: &View| {
-            v.refusal.is_none() && !v.at.after(fresh).passed_for_stopping(now) && self.counts(now, w)
+            v.refusal.is_none() && holds(v) && !v.at.after(fresh).passed_for_stopping(now) && self.counts(now, w)
         };
         self.views.iter().filter(|(w, v)| says(w, v)).map(|(w, _)| w.clone()).collect()
     }
@@ -258,30 +275,62 @@ impl Group {
     }
 
     /// What forbids this site to ask at all, if something does.
-    pub(super) fn idle(&self, site: &SiteName, country: &str) -> Option<IdleReason> {
+    pub(super) fn idle(&self, site: &SiteName) -> Option<IdleReason> {
         let home = site == &self.plan.group.home;
-        if !self.plan.countries.is_empty() && !self.plan.countries.iter().any(|c| c == country) {
-            return Some(IdleReason::UnlawfulCountry);
-        }
         (!home && self.plan.protection == Protection::Observed).then_some(IdleReason::NotProtectedYet)
     }
 
     /// What keeps this site from taking the group over. It asks all the same, without
     /// waiting in line: another replica of it, or itself before a restart, may hold the group.
-    pub(super) fn held_back(&self, f: usize, site: &SiteName) -> Option<HeldBack> {
-        let home = site == &self.plan.group.home;
-        let ours = match self.votes.top(f) {
-            Top::Vote(vote) => &vote.site == site && Some(vote.epoch) > self.retired,
-            Top::None => home,
-            Top::Capped(_) => false,
-        };
-        if ours {
-            return None;
+    pub(super) fn held_back(&self, charter: &Charter, site: &SiteName) -> Option<HeldBack> {
+        if self.is_ours(charter, site) {
+            None
+        } else if self.plan.rank(site).is_none() {
+            Some(HeldBack::NotInPlan)
+        } else if charter.site(site).is_none_or(|s| !self.plan.allows_country(&s.country)) {
+            Some(HeldBack::UnlawfulCountry)
+        } else if self.readiness == Readiness::None
+            || (self.readiness == Readiness::Some && self.plan.when_not_ready == WhenNotReady::Hold)
+        {
+            Some(HeldBack::NotReady)
+        } else if self.plan.trigger == Trigger::Approval && !self.approved {
+            Some(HeldBack::AwaitingApproval)
+        } else {
+            None
         }
-        if !self.ready {
-            return Some(HeldBack::NotReady);
+    }
+
+    /// Whether the group is this site's by the witnesses' votes: then it goes on with what it
+    /// holds, whatever would keep it from taking a group over. A higher vote at a minority
+    /// ends nothing: that is what raising the epoch is for (L10).
+    fn is_ours(&self, charter: &Charter, site: &SiteName) -> bool {
+        let voted = self.votes.for_site(site, self.retired) >= charter.quorum();
+        voted
+            || match self.votes.top(charter.faulty_witnesses as usize) {
+                Top::Vote(vote) => &vote.site == site && Some(vote.epoch) > self.retired,
+                Top::None => site == &self.plan.group.home,
+                Top::Capped(_) => false,
+            }
+    }
+
+    /// How this site stands in line (L4.7), if it is heard by a quorum.
+    pub(super) fn line(&self, charter: &Charter, site: &SiteName) -> Line {
+        if self.held_back(charter, site).is_some() {
+            Line::Beside
+        } else if self.readiness == Readiness::All || self.is_ours(charter, site) {
+            Line::Ready
+        } else {
+            Line::Degraded
         }
-        (self.plan.trigger == Trigger::Approval && !self.approved).then_some(HeldBack::AwaitingApproval)
+    }
+
+    /// How many others are served before this site at a lapse (L4.7). One that the plan leaves
+    /// out can only be the incumbent, who comes first.
+    pub(super) fn turn(&self, charter: &Charter, site: &SiteName) -> usize {
+        let rank = self.plan.rank(site).unwrap_or_default();
+        // Behind every standby and home.
+        let behind = if self.line(charter, site) == Line::Degraded { self.plan.standbys.len() + 1 } else { 0 };
+        rank + behind
     }
 
     /// Takes a witness's refusal of an epoch of ours as its end, if a witness named it as a

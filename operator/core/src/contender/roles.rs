@@ -54,7 +54,7 @@ impl Contender {
 
     /// Takes a group's role as far as `now`.
     pub(super) fn pass_time(&mut self, now: Moment, key: &GroupKey) {
-        let idle = self.groups.get(key).and_then(|g| g.idle(&self.site, &self.country));
+        let idle = self.groups.get(key).and_then(|g| g.idle(&self.site));
         let Some(group) = self.groups.get_mut(key) else {
             return;
         };
@@ -170,7 +170,8 @@ impl Group {
 /// Leaves out who said yes and granted nothing, twice as long each time (L11).
 fn leave_out(group: &mut Group, now: Moment, d: Duration, yes: &BTreeSet<SiteName>, epoch: Epoch) {
     for witness in yes {
-        let kept = group.views.get(witness).is_some_and(|v| v.binding && v.refusal.is_none() && v.epoch == epoch);
+        let kept =
+            group.views.get(witness).is_some_and(|v| v.line.is_none() && v.refusal.is_none() && v.epoch == epoch);
         if kept {
             continue;
         }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::Contender;
 use super::group::{Group, HeldBack, IdleReason, Role};
+use crate::charter::Charter;
 use crate::ids::{Epoch, GroupKey, SiteName};
 use crate::message::{Refusal, Vote};
 use crate::time::Moment;
@@ -28,14 +29,40 @@ pub struct WitnessWord {
     pub plan_version: Option<u64>,
 }
 
+/// What a replica is to a group, in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum RoleName {
+    /// Doesn't ask.
+    Idle,
+    /// Asks whether it would be granted.
+    Candidate,
+    /// Has asked to be granted.
+    Attempting,
+    /// Gave up for a while.
+    Silent,
+    /// Has a certificate.
+    Holder,
+    /// Had one, and goes on asking for it.
+    RanOut,
+    /// Gives the group to a successor.
+    Releasing,
+}
+
+impl RoleName {
+    /// Whether what runs of the group may be running here.
+    pub fn may_run(self) -> bool {
+        matches!(self, Self::Holder | Self::RanOut | Self::Releasing)
+    }
+}
+
 /// A group as this replica sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GroupStatus {
     /// Which group.
     pub group: GroupKey,
-    /// `Idle`, `Candidate`, `Attempting`, `Silent`, `Holder`, `RanOut` or `Releasing`.
-    pub role: &'static str,
+    /// What this replica is to it.
+    pub role: RoleName,
     /// Why it doesn't ask, when `Idle`.
     pub idle: Option<IdleReason>,
     /// Why it asks but doesn't take over.
@@ -61,35 +88,34 @@ fn millis(d: std::time::Duration) -> u64 {
 impl Contender {
     /// All groups, for `status` and `explain`.
     pub fn status(&self, now: Moment) -> Vec<GroupStatus> {
-        let f = self.charter.faulty_witnesses as usize;
-        self.groups.iter().map(|(key, group)| group.status(now, key, f, &self.site)).collect()
+        self.groups.iter().map(|(key, group)| group.status(now, key, &self.charter, &self.site)).collect()
     }
 }
 
 impl Group {
-    fn status(&self, now: Moment, key: &GroupKey, f: usize, site: &SiteName) -> GroupStatus {
+    fn status(&self, now: Moment, key: &GroupKey, charter: &Charter, site: &SiteName) -> GroupStatus {
         let mut idle = None;
         let mut left_ms = None;
         let role = match &self.role {
             Role::Idle(reason) => {
                 idle = Some(*reason);
-                "Idle"
+                RoleName::Idle
             }
-            Role::Candidate { .. } => "Candidate",
-            Role::Attempting { .. } => "Attempting",
-            Role::Silent { .. } => "Silent",
+            Role::Candidate { .. } => RoleName::Candidate,
+            Role::Attempting { .. } => RoleName::Attempting,
+            Role::Silent { .. } => RoleName::Silent,
             Role::Holder { held, .. } => {
                 left_ms = Some(millis(held.until.left_for_stopping(now)));
-                if held.until.passed_for_stopping(now) { "RanOut" } else { "Holder" }
+                if held.until.passed_for_stopping(now) { RoleName::RanOut } else { RoleName::Holder }
             }
-            Role::Releasing { .. } => "Releasing",
+            Role::Releasing { .. } => RoleName::Releasing,
         };
         let asks = matches!(self.role, Role::Candidate { .. } | Role::Attempting { .. } | Role::Silent { .. });
         GroupStatus {
             group: key.clone(),
             role,
             idle,
-            held_back: if asks { self.held_back(f, site) } else { None },
+            held_back: if asks { self.held_back(charter, site) } else { None },
             epoch: self.asked().or(self.release().map(|r| r.epoch)),
             certified: self.certified,
             left_ms,

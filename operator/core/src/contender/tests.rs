@@ -1,6 +1,8 @@
 //! L10 to L12, in both directions: a contender's desk, and the holder's rules.
 
 mod candidate;
+mod leaving;
+mod readiness;
 mod release;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,18 +60,18 @@ impl Says {
 }
 
 impl Desk {
-    fn of(me: &'static str, protection: Protection, trigger: Trigger, ready: bool) -> Self {
+    fn of(me: &'static str, protection: Protection, trigger: Trigger, readiness: Readiness) -> Self {
         let federation = Federation::new();
         let mut contender = Contender::new(federation.charter.clone(), site(me)).unwrap();
         let plan = federation.plan(1, protection, trigger);
-        assert_eq!(contender.set_plans(vec![GroupInput { plan, approved: false, ready }]), vec![]);
+        assert_eq!(contender.set_plans(vec![GroupInput { plan, approved: false, readiness }]), vec![]);
         let mut desk = Self { federation, contender, me, next: 0, sent: Vec::new(), out: Vec::new() };
         desk.tick(10_000);
         desk
     }
 
     fn new(me: &'static str) -> Self {
-        Self::of(me, Protection::Protected, Trigger::Automatic, true)
+        Self::of(me, Protection::Protected, Trigger::Automatic, Readiness::All)
     }
 
     /// Home with a certificate for 1.1, asked for at 10000 ms.
@@ -77,7 +79,7 @@ impl Desk {
         let mut desk = Self::new("ie");
         desk.answer_all(10_010, yes());
         desk.answer_all(10_020, yes());
-        assert_eq!(desk.role(10_020), "Holder");
+        assert_eq!(desk.role(10_020), RoleName::Holder);
         desk.out.clear();
         desk
     }
@@ -121,6 +123,18 @@ impl Desk {
         }
     }
 
+    /// The shell passes this site a plan: version 1 with changes.
+    fn plan(&mut self, readiness: Readiness, change: impl FnOnce(&mut Plan)) {
+        let mut plan: Plan = self.federation.plan(1, Protection::Protected, Trigger::Automatic).peek().unwrap();
+        change(&mut plan);
+        let plan = self.federation.signed_plan(&plan);
+        assert_eq!(self.contender.set_plans(vec![GroupInput { plan, approved: false, readiness }]), vec![]);
+    }
+
+    fn held_back(&self, ms: u64) -> Option<HeldBack> {
+        self.contender.status(at_ms(ms))[0].held_back
+    }
+
     fn newest(&self) -> &Outgoing {
         &self.sent.last().unwrap().0
     }
@@ -129,7 +143,7 @@ impl Desk {
         self.newest().entries[0].epoch.to_string()
     }
 
-    fn role(&self, ms: u64) -> &'static str {
+    fn role(&self, ms: u64) -> RoleName {
         self.contender.status(at_ms(ms))[0].role
     }
 
@@ -169,9 +183,9 @@ fn l10_a_holder_that_ran_out_goes_on_asking_for_its_epoch_and_gets_it_again() {
         assert_eq!(desk.asked(), "1.1");
     }
     let out_of = |e: &&ContenderEvent| matches!(e, ContenderEvent::RanOut { .. });
-    assert_eq!((desk.role(20_000), desk.events().iter().filter(|e| out_of(e)).count()), ("RanOut", 1));
+    assert_eq!((desk.role(20_000), desk.events().iter().filter(|e| out_of(e)).count()), (RoleName::RanOut, 1));
     desk.answer_all(19_200, yes());
-    assert_eq!(desk.role(19_200), "Holder");
+    assert_eq!(desk.role(19_200), RoleName::Holder);
     assert_eq!(desk.certified().len(), 1);
 }
 
@@ -194,7 +208,7 @@ fn l10_a_holder_refused_for_a_higher_vote_raises_its_epoch_at_most_once_in_d() {
     desk.answer(11_010, first, "fr", no(Refusal::HigherVote).voting("fr", "4.2"));
     assert_eq!(desk.asked(), "5.1", "the highest term seen + 1, at once");
     desk.answer_all(11_020, yes());
-    assert_eq!(desk.role(11_020), "Holder");
+    assert_eq!(desk.role(11_020), RoleName::Holder);
     desk.tick(12_000);
     let again = desk.sent.len() - 1;
     for witness in ["de", "ch", "lu"] {
@@ -220,10 +234,10 @@ fn l10_retirement_is_no_reason_to_raise_and_a_retired_epoch_is_not_asked_for_aga
     desk.tick(11_000);
     desk.answer_all(11_010, no(Refusal::Retired).voting("ie", "1.1"));
     desk.tick(12_000);
-    assert_eq!((desk.asked().as_str(), desk.role(12_000)), ("1.1", "Holder"));
+    assert_eq!((desk.asked().as_str(), desk.role(12_000)), ("1.1", RoleName::Holder));
     desk.tick(15_100);
     desk.answer_all(15_110, no(Refusal::Retired).voting("ie", "1.1"));
-    assert_eq!(desk.role(15_110), "Candidate");
+    assert_eq!(desk.role(15_110), RoleName::Candidate);
     desk.tick(16_000);
     assert!(matches!(desk.newest().ask, Ask::Query { .. }));
     assert_eq!(desk.asked(), "2.1");
@@ -238,7 +252,7 @@ fn l10_two_sites_that_go_on_asking_at_a_minority_don_t_hold_each_other_up() {
     let newest = desk.sent.len() - 1;
     desk.answer(15_110, newest, "fr", yes());
     desk.answer(15_110, newest, "ch", wait(Refusal::Promised, 4000).voting("de", "7.3"));
-    assert_eq!(desk.role(15_110), "Candidate");
+    assert_eq!(desk.role(15_110), RoleName::Candidate);
     assert!(desk.events().iter().any(|e| matches!(e, ContenderEvent::Lost { .. })));
 }
 
@@ -259,13 +273,13 @@ fn a_plan_that_home_did_not_sign_is_refused_and_an_older_one_ignored() {
     let mut desk = Desk::new("fr");
     let mut plan = desk.federation.plan(2, Protection::Protected, Trigger::Approval);
     plan.signatures.retain(|s| s.keyid != "ie");
-    let errors = desk.contender.set_plans(vec![GroupInput { plan, approved: false, ready: true }]);
+    let errors = desk.contender.set_plans(vec![GroupInput { plan, approved: false, readiness: Readiness::All }]);
     assert!(matches!(errors[..], [ContenderError::Plan { .. }]), "{errors:?}");
     assert_eq!(desk.contender.status(at_ms(10_000))[0].plan_version, 1);
     let newer = desk.federation.plan(3, Protection::Protected, Trigger::Automatic);
     let older = desk.federation.plan(2, Protection::Protected, Trigger::Automatic);
     for plan in [newer, older] {
-        desk.contender.set_plans(vec![GroupInput { plan, approved: false, ready: true }]);
+        desk.contender.set_plans(vec![GroupInput { plan, approved: false, readiness: Readiness::All }]);
     }
     assert_eq!(desk.contender.status(at_ms(10_000))[0].plan_version, 3);
     desk.contender.set_plans(Vec::new());
@@ -278,7 +292,7 @@ fn one_request_covers_all_groups_and_one_refusal_leaves_the_others_certified() {
     let plans = ["shop", "bank"].map(|name| {
         let mut plan: Plan = desk.federation.plan(1, Protection::Protected, Trigger::Automatic).peek().unwrap();
         plan.group.name = name.parse().unwrap();
-        GroupInput { plan: desk.federation.signed_plan(&plan), approved: false, ready: true }
+        GroupInput { plan: desk.federation.signed_plan(&plan), approved: false, readiness: Readiness::All }
     });
     desk.contender.set_plans(plans.to_vec());
     desk.tick(11_000);

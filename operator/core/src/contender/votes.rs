@@ -51,6 +51,11 @@ impl Votes {
         self.named.values().any(|(_, vote)| &vote.site == site && vote.epoch == epoch)
     }
 
+    /// How many witnesses name a vote for `site` that is not over.
+    pub(super) fn for_site(&self, site: &SiteName, retired: Option<Epoch>) -> usize {
+        self.named.values().filter(|(_, vote)| &vote.site == site && Some(vote.epoch) > retired).count()
+    }
+
     /// The highest vote named, at most 15 terms above the `(f+1)`-th highest.
     pub(super) fn top(&self, f: usize) -> Top {
         let mut votes: Vec<&Vote> = self.named.values().map(|(_, vote)| vote).collect();

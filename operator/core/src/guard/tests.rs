@@ -8,7 +8,7 @@ use super::*;
 use crate::event::names;
 use crate::fixture::{Federation, at_ms};
 use crate::merkle::Tree;
-use crate::message::{Ask, Entry, NodeCertificate, entry_tree};
+use crate::message::{Ask, Entry, Line, NodeCertificate, entry_tree};
 use crate::plan::Protection;
 
 const MARGIN: Duration = Duration::from_millis(20);
@@ -187,7 +187,7 @@ fn l13_a_query_is_no_certificate_and_neither_is_another_charter_s() {
     let good = node.certificate_asked_at(1000, "ie", "1.1", Protection::Protected);
     let entries = vec![good.entries[0].0.clone()];
     let root = Tree::over([[9u8; 32], [1u8; 32]]).root();
-    let query = node.federation.round("ie", Ask::Query { in_line: true }, root, &entries, &["fr", "de", "ch"]);
+    let query = node.federation.round("ie", Ask::Query { line: Line::Ready }, root, &entries, &["fr", "de", "ch"]);
     let done = node.guard.on_certificate(at_ms(1010), &NodeCertificate { round: query, ..good.clone() });
     assert!(done.accepted.is_empty());
     node.federation.charter.version = 2;

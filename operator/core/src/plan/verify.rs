@@ -174,9 +174,20 @@ impl PlanError {
     }
 }
 
-/// Whether a text is an ISO 3166-1 alpha-2 code in form.
+/// The officially assigned codes of ISO 3166-1 alpha-2, with a space between any two.
+pub const COUNTRIES: &str = "\
+    AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS \
+    BT BV BW BY BZ CA CC CD CF CG CH CI CK CL CM CN CO CR CU CV CW CX CY CZ DE DJ DK DM DO DZ EC EE \
+    EG EH ER ES ET FI FJ FK FM FO FR GA GB GD GE GF GG GH GI GL GM GN GP GQ GR GS GT GU GW GY HK HM \
+    HN HR HT HU ID IE IL IM IN IO IQ IR IS IT JE JM JO JP KE KG KH KI KM KN KP KR KW KY KZ LA LB LC \
+    LI LK LR LS LT LU LV LY MA MC MD ME MF MG MH MK ML MM MN MO MP MQ MR MS MT MU MV MW MX MY MZ NA \
+    NC NE NF NG NI NL NO NP NR NU NZ OM PA PE PF PG PH PK PL PM PN PR PS PT PW PY QA RE RO RS RU RW \
+    SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO \
+    TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW";
+
+/// Whether a text is an ISO 3166-1 alpha-2 code. `UK` is none: the United Kingdom is `GB`.
 pub fn is_country(text: &str) -> bool {
-    text.len() == 2 && text.bytes().all(|b| b.is_ascii_uppercase())
+    COUNTRIES.split(' ').any(|code| code == text)
 }
 
 impl Plan {
@@ -346,5 +357,21 @@ impl VerifiedPlan {
         }
         merged.countersigned.extend(offered.countersigned);
         Ok((&merged != held).then_some(merged))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_country_is_one_of_the_assigned_codes_and_nothing_else() {
+        let codes: BTreeSet<&str> = COUNTRIES.split(' ').collect();
+        assert_eq!(codes.len(), 249);
+        assert!(codes.iter().all(|c| c.len() == 2 && c.bytes().all(|b| b.is_ascii_uppercase())));
+        assert!(codes.into_iter().all(is_country));
+        for wrong in ["UK", "EU", "XX", "fr", "FRA", "F", "", " ", "D ", "AD AE"] {
+            assert!(!is_country(wrong), "{wrong:?}");
+        }
     }
 }

@@ -1,8 +1,7 @@
 //! A group's way from `Observed` to `Protected`, and a cut before and after it.
 
 use super::node::node_name;
-use super::world::{Happening, NODES, NodeId, ReplicaId, World, group, plan};
-use crate::contender::GroupInput;
+use super::world::{Happening, NODES, NodeId, World, group, plan};
 use crate::guard::{Confirmation, Effect};
 use crate::plan::Protection;
 
@@ -20,6 +19,7 @@ impl World {
     pub fn schedule_adoption(&mut self) {
         let p = self.period();
         self.plan = plan(&self.keys, self.shape, 1, Protection::Observed);
+        (0..3).for_each(|site| self.objects[site].plan = self.plan.clone());
         let steps = [
             (12, Adoption::CutWhileObserved),
             (22, Adoption::HealAndLook),
@@ -72,13 +72,8 @@ impl World {
         }
         self.plan = plan(&self.keys, self.shape, 2, Protection::Protected);
         for site in 0..3 {
-            for replica in 0..2 {
-                let input = GroupInput { plan: self.plan.clone(), approved: false, ready: true };
-                self.contender(ReplicaId { site, replica }, |c, now| {
-                    assert!(c.set_plans(vec![input]).is_empty());
-                    c.tick(now)
-                });
-            }
+            self.objects[site].plan = self.plan.clone();
+            self.tell_inputs(site);
         }
         self.at(self.now + self.period(), Happening::Adopts(Adoption::OpenList));
     }

@@ -8,16 +8,10 @@ impl World {
     pub fn schedule(&mut self) {
         let p = self.period();
         match self.shape.kind {
-            Kind::Any => {
-                self.write_fails_permille = self.rng.below(2) * 50;
-                self.replay_permille = 50;
-                if self.rng.chance(300) {
-                    let liar = self.rng.between(1, 4) as usize;
-                    self.trace(|| format!("{} lies", SITES[liar]));
-                    self.voters.get_mut(&liar).unwrap().lies = true;
-                }
-                self.at(self.now + 8 * p, Happening::FaultDue);
-            }
+            Kind::Any => self.schedule_faults(),
+            Kind::Shifting => self.schedule_shifts(),
+            Kind::Dropped { by_country, end } => self.schedule_drop(by_country, end),
+            Kind::Unready(case) => self.schedule_unready(case),
             Kind::Lossy => {
                 self.net.loss_permille = 100;
                 self.net.double_permille = 50;
@@ -35,6 +29,17 @@ impl World {
                 self.at(self.now + 40 * p, Happening::MoveDue(0));
             }
         }
+    }
+
+    pub fn schedule_faults(&mut self) {
+        self.write_fails_permille = self.rng.below(2) * 50;
+        self.replay_permille = 50;
+        if self.rng.chance(300) {
+            let liar = self.rng.between(1, 4) as usize;
+            self.trace(|| format!("{} lies", SITES[liar]));
+            self.voters.get_mut(&liar).unwrap().lies = true;
+        }
+        self.at(self.now + 8 * self.period(), Happening::FaultDue);
     }
 
     pub fn fault(&mut self) {

@@ -8,12 +8,15 @@ use std::time::Duration;
 use super::clock::{Clock, MS};
 use super::node::node_name;
 use super::world::{Happening, NODES, NodeId, ReplicaId, SITES, World, group, name};
-use crate::contender::{Certified, Contender, ContenderEvent, GroupInput, Outgoing, Output, ReleaseEvent, RoundId};
+use crate::contender::{
+    Certified, Contender, ContenderEvent, Outgoing, Output, Readiness, ReleaseEvent, RoleName, RoundId,
+};
 use crate::guard::{GuardError, Nonce};
 use crate::ids::Epoch;
 use crate::merkle::Tree;
 use crate::message::{NodeCertificate, entry_tree};
-use crate::sign::Digest;
+use crate::plan::Plan;
+use crate::sign::{Digest, Envelope};
 use crate::time::Moment;
 
 pub struct Replica {
@@ -33,8 +36,14 @@ impl Replica {
 }
 
 /// What a site's API server keeps.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Objects {
+    /// The newest plan that has come to this site.
+    pub plan: Envelope,
+    /// How much of what it would run is held ready.
+    pub readiness: Readiness,
+    /// The site holds the group, as its object says.
+    pub holds: bool,
     pub listed: BTreeSet<usize>,
     pub closed: bool,
     /// The list is open for epochs above this one only.
@@ -42,12 +51,30 @@ pub struct Objects {
     pub releasing: Option<(Epoch, usize)>,
 }
 
+impl Objects {
+    pub fn new(plan: Envelope) -> Self {
+        Self {
+            plan,
+            readiness: Readiness::All,
+            holds: false,
+            listed: BTreeSet::new(),
+            closed: false,
+            retired: None,
+            releasing: None,
+        }
+    }
+}
+
+fn may_inherit(plan: &Envelope, site: usize) -> bool {
+    let plan: Plan = plan.peek().unwrap();
+    plan.rank(&name(site)).is_some() && plan.allows_country(&SITES[site].to_uppercase())
+}
+
 impl World {
     pub fn start_replica(&mut self, id: ReplicaId) {
         let mut contender = Contender::new(self.charter.clone(), name(id.site)).unwrap();
         contender.set_stagger(Duration::from_millis(100 * id.replica as u64));
-        let input = GroupInput { plan: self.plan.clone(), approved: false, ready: true };
-        assert!(contender.set_plans(vec![input]).is_empty());
+        assert!(contender.set_plans(self.inputs(id)).is_empty());
         let replica = &mut self.replicas[id.site][id.replica];
         replica.lives += 1;
         replica.contender = Some(contender);
@@ -57,7 +84,17 @@ impl World {
         if id.replica == 0
             && let Some((epoch, successor)) = self.objects[id.site].releasing
         {
-            self.contender(id, |c, now| c.release(now, &group(), epoch, name(successor)).unwrap());
+            let mut begun = false;
+            self.contender(id, |c, now| {
+                let outputs = c.release(now, &group(), epoch, name(successor));
+                begun = outputs.is_ok();
+                outputs.unwrap_or_default()
+            });
+            if !begun {
+                // The plan has dropped the heir, or the site, since: the release is given up.
+                let objects = &mut self.objects[id.site];
+                (objects.closed, objects.releasing) = (false, None);
+            }
         }
     }
 
@@ -224,8 +261,12 @@ impl World {
             let replica = &self.replicas[site][0];
             let now = replica.clock.read(self.now);
             let Some(contender) = &replica.contender else { continue };
-            let holds = contender.status(now).into_iter().find(|s| s.role == "Holder").and_then(|s| s.certified);
-            let Some(epoch) = holds.filter(|_| site != successor && self.objects[site].releasing.is_none()) else {
+            let holds =
+                contender.status(now).into_iter().find(|s| s.role == RoleName::Holder).and_then(|s| s.certified);
+            let objects = &self.objects[site];
+            // A plan that bars the heir of a release that is under way is another matter.
+            let heir = may_inherit(&objects.plan, successor) && may_inherit(&self.plan, successor);
+            let Some(epoch) = holds.filter(|_| site != successor && heir && objects.releasing.is_none()) else {
                 continue;
             };
             self.objects[site].releasing = Some((epoch, successor));

@@ -11,13 +11,14 @@ use super::clock::{Clock, MS, Rng};
 use super::hub::{Objects, Replica};
 use super::net::Net;
 use super::node::Node;
+use super::shift::{Case, End, Shift};
 use super::vote::Voter;
 use crate::charter::{Charter, Interlock, Party, Role, SiteEntry};
 use crate::contender::ReleaseEvent;
 use crate::guard::{Guard, GuardError, Nonce, PodUid};
 use crate::ids::{Epoch, GroupKey, SiteName};
 use crate::message::{NodeCertificate, Submission};
-use crate::plan::{Plan, Protection, Trigger};
+use crate::plan::{Plan, Protection, Trigger, WhenNotReady};
 use crate::sign::{Envelope, PublicKey};
 
 /// Home first, then the standbys by rank; all but home vote.
@@ -42,13 +43,24 @@ pub struct NodeId {
     pub node: usize,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub enum Kind {
     Any,
     Lossy,
-    Cut { standby_down: bool },
+    Cut {
+        standby_down: bool,
+    },
     Planned,
     Adopted,
+    /// Home drops the standby that holds.
+    Dropped {
+        by_country: bool,
+        end: End,
+    },
+    /// As `Any`, while plans and readiness change.
+    Shifting,
+    /// Home is cut off while not every standby is ready.
+    Unready(Case),
 }
 
 /// What a schedule is like.
@@ -61,7 +73,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    fn of(kind: Kind, seed: u64, periods: u64) -> Self {
+    pub fn of(kind: Kind, seed: u64, periods: u64) -> Self {
         Self { kind, takeover_after_ms: [0, 3000, 6000][(seed / 2 % 3) as usize], periods }
     }
     pub fn any(seed: u64) -> Self {
@@ -103,6 +115,7 @@ pub enum Happening {
     MoveDue(usize),
     Cut(usize),
     Adopts(Adoption),
+    Shifts(Shift),
     WitnessStarts(usize),
     ReplicaStarts(ReplicaId),
     GuardStarts(NodeId),
@@ -172,6 +185,10 @@ pub fn plan(keys: &[SigningKey], shape: Shape, version: u64, protection: Protect
         takeover_after_ms: shape.takeover_after_ms,
         thaw_limit_ms: 8000,
         trigger: Trigger::Automatic,
+        when_not_ready: match shape.kind {
+            Kind::Unready(case) => case.when,
+            _ => WhenNotReady::Hold,
+        },
         countries: Vec::new(),
     };
     let mut envelope = Envelope::sign(&plan, SITES[0], &keys[0]);
@@ -185,6 +202,7 @@ impl World {
         let mut rng = Rng(seed.wrapping_mul(0x5851_F42D_4C95_7F2D) ^ 0x1405_7B7E_F767_814F);
         let keys: Vec<SigningKey> = (0..5).map(|i| SigningKey::from_bytes(&[i as u8 + 1; 32])).collect();
         let start = 3_600_000 * MS;
+        let first = plan(&keys, shape, 1, Protection::Protected);
         let clock = |rng: &mut Rng| Clock::booted_at(rng.below(start), rng, 1000);
         let mut world = Self {
             shape,
@@ -192,12 +210,12 @@ impl World {
             calendar: BTreeMap::new(),
             next: 0,
             charter: charter(&keys),
-            plan: plan(&keys, shape, 1, Protection::Protected),
+            plan: first.clone(),
             keys,
             net: Net::calm(),
             voters: (1..5).map(|i| (i, Voter::new(0, &mut rng))).collect(),
             replicas: (0..3).map(|_| (0..2).map(|_| Replica::new(clock(&mut rng))).collect()).collect(),
-            objects: (0..3).map(|_| Objects::default()).collect(),
+            objects: (0..3).map(|_| Objects::new(first.clone())).collect(),
             nodes: (0..3).map(|_| (0..NODES).map(|_| Node::new(0, &mut rng)).collect()).collect(),
             check: Check::default(),
             calm_at: start,
@@ -267,7 +285,7 @@ impl World {
                 self.nodes[site][node].process.at_gate = true;
                 self.start_guard(id);
                 // In some schedules a node joins late, so that it is not on every list.
-                let late = self.shape.kind == Kind::Any && self.rng.chance(200);
+                let late = matches!(self.shape.kind, Kind::Any | Kind::Shifting) && self.rng.chance(200);
                 let t = self.now + self.rng.below(self.period() * if late { 40 } else { 1 });
                 self.at(t, Happening::NonceDue(id));
             }
@@ -328,6 +346,7 @@ impl World {
             Happening::MoveDue(successor) => self.begin_move(successor),
             Happening::Cut(site) => self.net.isolate(site),
             Happening::Adopts(step) => self.adopt(step),
+            Happening::Shifts(shift) => self.shift(shift),
             Happening::FaultDue => self.fault(),
             Happening::WitnessStarts(site) if self.voters[&site].witness.is_none() && !self.voters[&site].lies => {
                 self.start_witness(site);
@@ -382,6 +401,7 @@ impl World {
         let start = 3_600_000 * MS;
         match self.shape.kind {
             Kind::Any => Ok(()),
+            Kind::Shifting | Kind::Dropped { .. } | Kind::Unready(_) => self.judge_shifts(),
             Kind::Lossy if sites == [0] => Ok(()),
             Kind::Lossy => Err(format!("false takeover: {changes:?}")),
             Kind::Cut { standby_down } => {

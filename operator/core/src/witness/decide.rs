@@ -1,9 +1,9 @@
 //! L4: what a witness refuses, in the order in which the rules are checked.
 
 use super::Witness;
-use super::group::Group;
+use super::group::{Asked, Group};
 use crate::ids::{Epoch, GroupKey, SiteName};
-use crate::message::{Entry, Refusal, Vote};
+use crate::message::{Ask, Entry, Line, Refusal, Vote};
 use crate::plan::{Protection, VerifiedPlan};
 use crate::time::Moment;
 
@@ -34,7 +34,11 @@ impl Witness {
         let key = &claim.entry.group;
         let group = self.groups.get(key).ok_or(Refusal::UnknownGroup)?;
         let plan = group.plan.as_ref().ok_or(Refusal::UnknownGroup)?;
-        self.may_claim(plan, claim.site, claim.entry.state)?;
+        if let Err(refusal) = self.may_ask(group, plan, claim.site, claim.entry.state, claim.now) {
+            // Who left and gave its epoch away must learn that, or it would ask for it for ever.
+            let gave = group.retires(claim.entry.epoch) && group.incumbent(key) == claim.site;
+            return Err(if gave { Refusal::Retired } else { refusal }.into());
+        }
         if let Some(due) = self.recovery_due() {
             let until = (!due.passed_for_waiting(claim.now)).then_some(due);
             return Err(No { reason: Refusal::Stale, until });
@@ -60,6 +64,26 @@ impl Witness {
         Err(No { reason: first.reason, until })
     }
 
+    /// L4.1, and who may go on although it fails it: a plan says where a group may be
+    /// activated, not that it must stop where it runs. A proven incumbent that a newer plan
+    /// leaves out, or whose country it forbids, keeps what it holds until that is elsewhere or
+    /// has lapsed; whether it gets it is for the other rules, as ever.
+    pub(super) fn may_ask(
+        &self,
+        group: &Group,
+        plan: &VerifiedPlan,
+        site: &SiteName,
+        state: Protection,
+        now: Moment,
+    ) -> Result<(), Refusal> {
+        match self.may_claim(plan, site, state) {
+            Err(Refusal::NotInPlan | Refusal::UnlawfulCountry) if group.is_proven(site, &self.charter, now) => {
+                behind_plan(plan, state).map_or(Ok(()), Err)
+            }
+            verdict => verdict,
+        }
+    }
+
     /// L4.1: who may claim a group at all under its plan.
     pub(super) fn may_claim(&self, plan: &VerifiedPlan, site: &SiteName, state: Protection) -> Result<(), Refusal> {
         let protected = plan.plan().protection == Protection::Protected;
@@ -67,8 +91,8 @@ impl Witness {
             Err(Refusal::NotInPlan)
         } else if site != &plan.plan().group.home && !protected {
             Err(Refusal::NotProtectedYet)
-        } else if protected && state != Protection::Protected {
-            Err(Refusal::StateBehindPlan)
+        } else if let Some(refusal) = behind_plan(plan, state) {
+            Err(refusal)
         } else if !plan.is_lawful(site, &self.charter) {
             Err(Refusal::UnlawfulCountry)
         } else {
@@ -96,8 +120,9 @@ impl Witness {
         if lapses.passed_for_waiting(claim.now) { None } else { refused(Some(lapses)) }
     }
 
-    /// L4.7: the proven incumbent comes first, then standbys by rank, then home; for a
-    /// while after a retirement, the named successor alone (L12).
+    /// L4.7: the proven incumbent comes first, then ready standbys by rank, then home, then
+    /// standbys of which only a part is ready; for a while after a retirement, the named
+    /// successor alone (L12).
     fn behind_another(&self, group: &Group, plan: &VerifiedPlan, claim: Claim<'_>) -> Option<No> {
         let now = claim.now;
         let refused = |until| Some(No { reason: Refusal::BetterClaimant, until: Some(until) });
@@ -110,23 +135,28 @@ impl Witness {
         let proven = group.is_new() || !group.lapses_at(&self.charter).passed_for_waiting(now);
         let key = &claim.entry.group;
         let first = Some(group.incumbent(key)).filter(|_| proven && !group.is_retired());
-        // What orders claimants: the proven incumbent before rank 0.
-        let place = |site: &SiteName| match plan.rank(site) {
-            Some(_) if first == Some(site) => Some(0),
-            rank => rank.map(|r| r + 1),
-        };
-        let own = place(claim.site)?;
         let span = self.charter.renewal_period() * 2;
+        let waits = |asked: &Asked| !asked.at.after(span).passed_for_waiting(now);
+        let place = |site: &SiteName, degraded: bool| match plan.rank(site) {
+            _ if first == Some(site) => Some(Place::Incumbent),
+            Some(_) if site == &key.home => Some(Place::Home),
+            Some(rank) if degraded => Some(Place::Degraded(rank)),
+            Some(rank) => Some(Place::Ready(rank)),
+            None => None,
+        };
+        // One that is not in line here said it to others: taken as ready it costs time at most.
+        let degraded = group.line.get(claim.site).is_some_and(|asked| waits(asked) && asked.degraded);
+        let own = place(claim.site, degraded)?;
         let better = group.line.iter().filter(|(site, asked)| {
             *site != claim.site
+                && waits(asked)
                 && !group.retires(asked.epoch)
-                && self.may_claim(plan, site, plan.plan().protection).is_ok()
-                && place(site).is_some_and(|p| p < own)
+                && self.may_ask(group, plan, site, plan.plan().protection, now).is_ok()
+                && place(site, asked.degraded).is_some_and(|p| p < own)
                 // One that a brake holds can't get the group: it must not keep the holder from it.
                 && self.interlocked(group, key, site, now).is_none()
         });
-        let ends = better.map(|(_, asked)| asked.at.after(span));
-        ends.filter(|end| !end.passed_for_waiting(now)).reduce(Moment::max).and_then(refused)
+        better.map(|(_, asked)| asked.at.after(span)).reduce(Moment::max).and_then(refused)
     }
 
     /// L4.8 with L14: too many certified changes of holder within the hour.
@@ -144,29 +174,56 @@ impl Witness {
         Some(No { reason: Refusal::Interlock, until: Some(until) })
     }
 
-    /// Puts a claimant in line (L4.7). One that is barred, retired or unlawful doesn't wait.
-    pub(super) fn stand_in_line(&mut self, claim: Claim<'_>) {
+    /// Puts a claimant in line (L4.7), as it says by a query; a request leaves it as it
+    /// stands. One that is barred, retired or unlawful doesn't wait.
+    pub(super) fn stand_in_line(&mut self, claim: Claim<'_>, ask: &Ask) {
+        let says = match ask {
+            Ask::Query { line: Line::Ready } => Some(false),
+            Ask::Query { line: Line::Degraded } => Some(true),
+            Ask::Grant => None,
+            Ask::Query { line: Line::Beside } | Ask::Retire { .. } | Ask::Release { .. } => return,
+        };
         let key: &GroupKey = &claim.entry.group;
-        let Some(plan) = self.groups.get(key).and_then(|g| g.plan.as_ref()) else {
+        let Some(group) = self.groups.get(key).filter(|g| !g.retires(claim.entry.epoch)) else {
             return;
         };
-        if self.may_claim(plan, claim.site, claim.entry.state).is_err() {
+        let Some(plan) = group.plan.as_ref() else {
+            return;
+        };
+        if self.may_ask(group, plan, claim.site, claim.entry.state, claim.now).is_err() {
             return;
         }
-        let Some(group) = self.groups.get_mut(key).filter(|g| !g.retires(claim.entry.epoch)) else {
-            return;
+        let span = self.charter.renewal_period() * 2;
+        let before = group.line.get(claim.site).filter(|asked| !asked.at.after(span).passed_for_waiting(claim.now));
+        let asked = Asked {
+            at: before.map_or(claim.now, |b| b.at.max(claim.now)),
+            epoch: claim.entry.epoch,
+            degraded: says.unwrap_or(before.is_some_and(|b| b.degraded)),
         };
-        let asked = super::group::Asked { at: claim.now, epoch: claim.entry.epoch };
-        match group.line.get_mut(claim.site) {
-            Some(before) => {
-                before.at = before.at.max(claim.now);
-                before.epoch = claim.entry.epoch;
-            }
-            None => {
-                group.line.insert(claim.site.clone(), asked);
-            }
+        if let Some(group) = self.groups.get_mut(key) {
+            group.line.insert(claim.site.clone(), asked);
         }
     }
+}
+
+/// L4.7: what orders claimants, the first first. It is the same at every witness that holds
+/// the same plan and heard the same questions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    /// The proven incumbent.
+    Incumbent,
+    /// A standby whose all is ready, by rank.
+    Ready(usize),
+    /// Home: always ready, and last among those who are.
+    Home,
+    /// A standby of which only a part is ready, by rank.
+    Degraded(usize),
+}
+
+/// L4.1: `Observed` is asked where the plan says `Protected`.
+fn behind_plan(plan: &VerifiedPlan, state: Protection) -> Option<Refusal> {
+    let behind = plan.plan().protection == Protection::Protected && state != Protection::Protected;
+    behind.then_some(Refusal::StateBehindPlan)
 }
 
 /// L4.3: an unexpired promise goes to another site.

@@ -49,6 +49,8 @@ pub struct InLine {
     pub epoch: Epoch,
     /// How long ago, in milliseconds.
     pub asked_ago_ms: u64,
+    /// Not all that it would run is ready: every ready site and home come before it.
+    pub degraded: bool,
 }
 
 /// What a site would be answered if it asked now.
@@ -93,7 +95,7 @@ pub struct GroupView {
     pub line: Vec<InLine>,
     /// Certified changes of holder within the last hour (L14).
     pub changes_this_hour: usize,
-    /// What each site of the plan would be answered.
+    /// What each site of the plan would be answered, and the incumbent's that it leaves out.
     pub claimants: Vec<Claimant>,
 }
 
@@ -142,6 +144,7 @@ impl Witness {
                     site: site.clone(),
                     epoch: asked.epoch,
                     asked_ago_ms: ago_ms(asked.at, now),
+                    degraded: asked.degraded,
                 })
                 .collect(),
             changes_this_hour: group.brake.counted(now),
@@ -150,7 +153,8 @@ impl Witness {
     }
 
     fn claimants(&self, key: &GroupKey, group: &Group, plan: &VerifiedPlan, now: Moment) -> Vec<Claimant> {
-        let sites = plan.plan().standbys.iter().chain(std::iter::once(&plan.plan().group.home));
+        let leaving = Some(group.incumbent(key)).filter(|site| plan.plan().rank(site).is_none());
+        let sites = plan.plan().standbys.iter().chain(std::iter::once(&plan.plan().group.home)).chain(leaving);
         sites.filter_map(|site| self.claimant(site, key, group, plan, now)).collect()
     }
 

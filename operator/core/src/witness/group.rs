@@ -23,6 +23,8 @@ pub(super) struct Promise {
 pub(super) struct Asked {
     pub(super) at: Moment,
     pub(super) epoch: Epoch,
+    /// Not all that it would run is ready.
+    pub(super) degraded: bool,
 }
 
 /// Certified changes of holder that still count (L14): until when each does, in the
@@ -187,6 +189,13 @@ impl Group {
             (Some(vote), Some(retired)) => vote.epoch <= retired.epoch,
             _ => false,
         }
+    }
+
+    /// Whether the site is the incumbent by our own vote and still proven: it holds the group,
+    /// and no plan takes that from it.
+    pub(super) fn is_proven(&self, site: &SiteName, charter: &Charter, now: Moment) -> bool {
+        let voted = self.record.vote.as_ref().is_some_and(|vote| &vote.site == site);
+        voted && !self.is_retired() && !self.lapses_at(charter).passed_for_waiting(now)
     }
 
     /// Whether an epoch can't be granted any more, whoever asks (L4.4).

@@ -192,11 +192,10 @@ impl Witness {
         let now = receipt.received;
         match &request.ask {
             Ask::Grant | Ask::Query { .. } => {
-                let waits = request.ask == Ask::Grant || request.ask == Ask::Query { in_line: true };
                 for entry in &submission.entries {
                     let claim = Claim { site: &request.site, entry, now };
-                    if waits && !self.is_stale() {
-                        self.stand_in_line(claim);
+                    if !self.is_stale() {
+                        self.stand_in_line(claim, &request.ask);
                     }
                     let verdict = self.decide(claim);
                     if receipt.promises && verdict.is_ok() {

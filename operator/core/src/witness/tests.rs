@@ -6,6 +6,7 @@ mod epochs;
 mod explain;
 mod interlock;
 mod lapse;
+mod leaving;
 mod line;
 mod persist;
 mod plans;

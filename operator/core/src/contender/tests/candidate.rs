@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn l11_a_new_group_s_home_asks_before_it_votes_and_its_first_epoch_has_term_1() {
-    let mut desk = Desk::of("ie", Protection::Observed, Trigger::Automatic, true);
+    let mut desk = Desk::of("ie", Protection::Observed, Trigger::Automatic, Readiness::All);
     assert!(matches!(desk.newest().ask, Ask::Query { .. }));
     assert_eq!((desk.asked().as_str(), desk.newest().entries[0].state), ("1.1", Protection::Observed));
     assert_eq!(desk.newest().plans.len(), 1, "nobody is known to have the plan");
@@ -48,7 +48,7 @@ fn l11_a_candidate_asks_again_when_the_qth_shortest_wait_has_passed_and_takes_tw
     desk.tick(10_402);
     assert_eq!(desk.sent.len(), 2);
     for witness in ["fr", "de", "ch"] {
-        assert_eq!(desk.newest().ask.clone(), Ask::Query { in_line: true });
+        assert_eq!(desk.newest().ask.clone(), Ask::Query { line: Line::Ready });
         desk.answer(10_410, 1, witness, votes(yes()));
     }
     assert_eq!((desk.newest().ask.clone(), desk.asked().as_str()), (Ask::Grant, "2.2"));
@@ -84,17 +84,17 @@ fn l11_a_candidate_that_hears_fewer_than_a_quorum_does_not_wait_in_line() {
     desk.answer(10_010, 0, "fr", no(Refusal::NoTrigger));
     desk.answer(10_010, 0, "de", no(Refusal::NoTrigger));
     desk.tick(10_000 + P_MS);
-    assert_eq!(desk.newest().ask, Ask::Query { in_line: false });
+    assert_eq!(desk.newest().ask, Ask::Query { line: Line::Beside });
     desk.answer_all(10_850, no(Refusal::NoTrigger));
     desk.tick(10_000 + 2 * P_MS);
-    assert_eq!(desk.newest().ask, Ask::Query { in_line: true });
+    assert_eq!(desk.newest().ask, Ask::Query { line: Line::Ready });
 }
 
 /// A standby whose attempt is granted by `granting` only.
 fn failed_attempt(me: &'static str, granting: &[&str]) -> Desk {
     let mut desk = Desk::new(me);
     desk.answer_all(10_010, yes().voting("ie", "1.1"));
-    assert_eq!(desk.role(10_010), "Attempting");
+    assert_eq!(desk.role(10_010), RoleName::Attempting);
     let mut ms = 10_010;
     while ms < 25_050 {
         let newest = desk.sent.len() - 1;
@@ -110,15 +110,15 @@ fn failed_attempt(me: &'static str, granting: &[&str]) -> Desk {
 #[test]
 fn l11_without_a_certificate_after_3_d_it_gives_up_silent_for_2_d_times_its_rank() {
     let desk = failed_attempt("fr", &["fr", "de"]);
-    assert_eq!(desk.role(25_100), "Candidate", "rank 0 is not silent");
+    assert_eq!(desk.role(25_100), RoleName::Candidate, "rank 0 is not silent");
     let mut desk = failed_attempt("de", &["fr", "de"]);
-    assert_eq!(desk.role(25_100), "Silent");
+    assert_eq!(desk.role(25_100), RoleName::Silent);
     let sent = desk.sent.len();
     desk.tick(34_900);
     assert_eq!(desk.sent.len(), sent);
     desk.tick(36_000);
     desk.tick(36_001);
-    assert_eq!(desk.role(36_001), "Candidate");
+    assert_eq!(desk.role(36_001), RoleName::Candidate);
     assert!(desk.sent.len() > sent);
 }
 
@@ -128,10 +128,10 @@ fn l11_a_witness_that_says_yes_and_does_not_grant_is_left_out_for_d_and_then_twi
     let left_out = |d: &Desk, ms: u64, w: &str| d.contender.status(at_ms(ms))[0].witnesses[&site(w)].left_out_ms;
     assert!(left_out(&desk, 25_100, "ch").is_some_and(|ms| ms <= 5000) && left_out(&desk, 25_100, "fr").is_none());
     desk.answer_all(26_000, yes().voting("ie", "1.1"));
-    assert_eq!(desk.role(26_000), "Candidate", "two that don't count leave two");
+    assert_eq!(desk.role(26_000), RoleName::Candidate, "two that don't count leave two");
     desk.tick(31_000);
     desk.answer_all(31_010, yes().voting("ie", "1.1"));
-    assert_eq!(desk.role(31_010), "Attempting");
+    assert_eq!(desk.role(31_010), RoleName::Attempting);
     desk.tick(46_100);
     assert!(left_out(&desk, 46_100, "ch").is_some_and(|ms| ms > 9000));
 }
@@ -142,7 +142,7 @@ fn l11_a_certificate_resets_who_is_left_out() {
     desk.tick(31_000);
     desk.answer_all(31_010, yes().voting("ie", "1.1"));
     desk.answer_all(31_020, yes());
-    assert_eq!(desk.role(31_020), "Holder");
+    assert_eq!(desk.role(31_020), RoleName::Holder);
     assert!(desk.contender.status(at_ms(31_020))[0].witnesses.values().all(|w| w.left_out_ms.is_none()));
 }
 
@@ -190,31 +190,22 @@ fn a_staggered_replica_leaves_acquiring_to_the_other_for_a_moment() {
 }
 
 #[test]
-fn a_standby_does_not_ask_before_the_group_is_protected_or_where_it_may_not_run() {
-    let desk = Desk::of("fr", Protection::Observed, Trigger::Automatic, true);
+fn a_standby_does_not_ask_before_the_group_is_protected() {
+    let desk = Desk::of("fr", Protection::Observed, Trigger::Automatic, Readiness::All);
     assert_eq!((desk.sent.len(), desk.contender.status(at_ms(10_000))[0].idle), (0, Some(IdleReason::NotProtectedYet)));
-    let mut desk = Desk::new("fr");
-    let mut plan: Plan = desk.federation.plan(2, Protection::Protected, Trigger::Automatic).peek().unwrap();
-    plan.countries = vec!["IE".into(), "DE".into()];
-    let plan = desk.federation.signed_plan(&plan);
-    desk.contender.set_plans(vec![GroupInput { plan, approved: true, ready: true }]);
-    let sent = desk.sent.len();
-    desk.tick(11_000);
-    assert_eq!((desk.sent.len(), desk.role(11_000)), (sent, "Idle"));
-    assert_eq!(desk.contender.status(at_ms(11_000))[0].idle, Some(IdleReason::UnlawfulCountry));
 }
 
 #[test]
 fn without_approval_or_readiness_a_standby_asks_out_of_line_and_takes_nothing_over() {
-    for (trigger, ready) in [(Trigger::Approval, true), (Trigger::Automatic, false)] {
-        let mut desk = Desk::of("fr", Protection::Protected, trigger, ready);
+    for (trigger, readiness) in [(Trigger::Approval, Readiness::All), (Trigger::Automatic, Readiness::None)] {
+        let mut desk = Desk::of("fr", Protection::Protected, trigger, readiness);
         desk.answer_all(10_010, yes().voting("ie", "1.1"));
         desk.tick(10_000 + P_MS);
         desk.answer_all(10_850, yes().voting("ie", "1.1"));
-        assert_eq!(desk.newest().ask, Ask::Query { in_line: false });
-        assert_eq!(desk.role(10_850), "Candidate");
+        assert_eq!(desk.newest().ask, Ask::Query { line: Line::Beside });
+        assert_eq!(desk.role(10_850), RoleName::Candidate);
         let plan = desk.federation.plan(1, Protection::Protected, trigger);
-        desk.contender.set_plans(vec![GroupInput { plan, approved: true, ready: true }]);
+        desk.contender.set_plans(vec![GroupInput { plan, approved: true, readiness: Readiness::All }]);
         desk.contender.nudge(&group());
         desk.tick(10_860);
         desk.answer_all(10_870, yes().voting("ie", "1.1"));
@@ -224,7 +215,7 @@ fn without_approval_or_readiness_a_standby_asks_out_of_line_and_takes_nothing_ov
 
 #[test]
 fn a_standby_that_holds_needs_no_approval_to_go_on_after_a_restart() {
-    let mut desk = Desk::of("fr", Protection::Protected, Trigger::Approval, false);
+    let mut desk = Desk::of("fr", Protection::Protected, Trigger::Approval, Readiness::None);
     desk.answer_all(10_010, wait(Refusal::Waiting, 100).voting("fr", "2.2"));
     desk.tick(11_000);
     desk.answer_all(11_010, yes().voting("fr", "2.2"));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::support::*;
-use crate::message::{Ask, Proof, Request, Round, Submission, Tag};
+use crate::message::{Ask, Line, Proof, Request, Round, Submission, Tag};
 use crate::plan::Protection;
 use crate::sign::{Digest, Envelope, SignError};
 use crate::witness::{Ignored, MAX_ENTRIES, MAX_GRANTS, MAX_TAGS, RequestError};
@@ -91,7 +91,7 @@ fn an_epoch_with_another_site_s_number_is_refused() {
     let ask = bench.submission("french", Ask::Grant, &[entry("2.1")]);
     let error = refused(&mut bench, &ask);
     assert!(matches!(error, RequestError::ForeignEpoch { number: 2, .. }), "{error}");
-    let ask = bench.submission("french", Ask::Query { in_line: true }, &[entry("2.99")]);
+    let ask = bench.submission("french", Ask::Query { line: Line::Ready }, &[entry("2.99")]);
     assert!(matches!(refused(&mut bench, &ask), RequestError::ForeignEpoch { .. }));
 }
 
@@ -133,7 +133,7 @@ fn as_many_entries_as_are_allowed_are_answered() {
     let mut bench = Bench::held();
     let many: Vec<_> =
         (0..MAX_ENTRIES).map(|n| entry_of(group(&format!("g{n}")), "1.1", Protection::Observed)).collect();
-    let ask = bench.submission("ireland", Ask::Query { in_line: true }, &many);
+    let ask = bench.submission("ireland", Ask::Query { line: Line::Ready }, &many);
     assert_eq!(bench.submit(&ask, START + P).exceptions.len(), MAX_ENTRIES);
 }
 
@@ -170,7 +170,7 @@ fn a_replayed_request_gets_the_same_answer_and_raises_nothing() {
 #[test]
 fn a_request_without_entries_is_answered_with_a_tag() {
     let mut bench = Bench::empty();
-    let ask = bench.submission("german", Ask::Query { in_line: true }, &[]);
+    let ask = bench.submission("german", Ask::Query { line: Line::Ready }, &[]);
     let grant = bench.submit(&ask, START);
     assert!(grant.exceptions.is_empty() && grant.votes.is_empty());
     assert!(!grant.tag.0.is_empty());

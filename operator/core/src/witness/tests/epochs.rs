@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::support::*;
-use crate::message::{Ask, Refusal};
+use crate::message::{Ask, Line, Refusal};
 
 #[test]
 fn an_epoch_below_the_vote_is_refused_and_the_answer_names_the_vote() {
     let mut bench = Bench::held();
     assert_eq!(bench.ask("french", "4.2", START + LAPSE), Ok(()));
-    let ask = bench.submission("german", Ask::Query { in_line: true }, &[entry("4.3")]);
+    let ask = bench.submission("german", Ask::Query { line: Line::Ready }, &[entry("4.3")]);
     let late = START + LAPSE + LAPSE;
     assert!(bench.submit(&ask, late).exception(&shop()).is_none(), "4.3 is above 4.2");
     let ask = bench.submission("ireland", Ask::Grant, &[entry("4.1")]);

@@ -61,7 +61,7 @@ fn what_it_says_is_what_would_be_answered() {
         let view = view(&bench, START + ms);
         for name in ["french", "german"] {
             let told = claimant(&view, name);
-            let ask = crate::message::Ask::Query { in_line: false };
+            let ask = crate::message::Ask::Query { line: crate::message::Line::Beside };
             let ask = bench.submission(name, ask, &[entry(&told.epoch.to_string())]);
             let grant = bench.submit(&ask, START + ms);
             let answer = grant.exception(&shop()).map(|e| (e.reason, e.wait_ms));

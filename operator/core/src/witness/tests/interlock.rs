@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::support::*;
 use crate::charter::Interlock;
-use crate::message::{Ask, Refusal};
+use crate::message::{Ask, Line, Refusal};
 use crate::plan::Plan;
 use crate::witness::{Config, Start};
 
@@ -92,7 +92,7 @@ fn the_same_certificate_shown_again_and_again_counts_once() {
         bench.renew_proven("french", "2.2", START + t * P).unwrap();
     }
     // An older holder's certificate that arrives late is no change back either.
-    let mut late = bench.submission("ireland", Ask::Query { in_line: false }, &[]);
+    let mut late = bench.submission("ireland", Ask::Query { line: Line::Beside }, &[]);
     late.proof = Some(proof_of("ireland", &[entry("1.1")], BTreeMap::new(), &QUORUM));
     let _grant = bench.submit(&late, START + 20 * P);
     assert_eq!(bench.witness.explain_group(&shop(), at(START + 20 * P)).unwrap().changes_this_hour, 1);
@@ -122,7 +122,7 @@ fn all_groups_of_one_party_s_sites_share_a_rate() {
 }
 
 fn certify_of(bench: &mut Bench, name: &str, entry: &crate::message::Entry, ms: u64) {
-    let mut show = bench.submission(name, Ask::Query { in_line: false }, &[]);
+    let mut show = bench.submission(name, Ask::Query { line: Line::Beside }, &[]);
     show.proof = Some(proof_of(name, std::slice::from_ref(entry), BTreeMap::new(), &QUORUM));
     let _grant = bench.submit(&show, ms);
 }

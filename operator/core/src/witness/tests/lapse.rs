@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::support::*;
-use crate::message::{Ask, Refusal};
+use crate::message::{Ask, Line, Refusal};
 use crate::plan::Plan;
 use crate::time::Moment;
 use crate::witness::WitnessEvent;
@@ -163,7 +163,7 @@ fn what_lapses_and_what_is_granted_agree_on_the_same_instant() {
     bench.renew_proven("ireland", "1.1", START + 2 * P).unwrap();
     let deadline = bench.witness.next_deadline().unwrap();
     let before = Moment { boot_ns: deadline.boot_ns - 1, raw_ns: deadline.raw_ns - 1 };
-    let ask = bench.submission("french", Ask::Query { in_line: false }, &[entry("2.2")]);
+    let ask = bench.submission("french", Ask::Query { line: Line::Beside }, &[entry("2.2")]);
     let mut answer = |moment| {
         let receipt = bench.witness.receive(moment, &ask, None).unwrap();
         bench.witness.conclude(receipt, &[]).exception(&shop()).map(|e| (e.reason, e.wait_ms))

@@ -1,13 +1,13 @@
 //! L4.7: the same order at every witness.
 
 use super::support::*;
-use crate::message::{Ask, Refusal};
+use crate::message::{Ask, Line, Refusal};
 use crate::sign::Envelope;
 
 const LATE: u64 = START + LAPSE;
 
 fn query_aside(bench: &mut Bench, name: &str, epoch: &str, ms: u64) {
-    let ask = bench.submission(name, Ask::Query { in_line: false }, &[entry(epoch)]);
+    let ask = bench.submission(name, Ask::Query { line: Line::Beside }, &[entry(epoch)]);
     let _grant = bench.submit(&ask, ms);
 }
 
@@ -119,4 +119,70 @@ fn every_order_of_arrival_lets_the_same_standby_through() {
         assert_eq!(bench.ask("ireland", "1.1", LATE + 3), Err(Refusal::BetterClaimant));
         assert_eq!(bench.ask("french", "2.2", LATE + 4), Ok(()));
     }
+}
+
+/// A standby of which only a part is ready asks, and stands in line so.
+fn query_degraded(bench: &mut Bench, name: &str, at: &str, ms: u64) -> Result<(), Refusal> {
+    let ask = bench.submission(name, Ask::Query { line: Line::Degraded }, &[entry(at)]);
+    bench.submit(&ask, ms).exception(&shop()).map_or(Ok(()), |e| Err(e.reason))
+}
+
+#[test]
+fn a_ready_standby_comes_before_a_degraded_one_of_better_rank() {
+    let mut bench = Bench::held();
+    let _ = query_degraded(&mut bench, "french", "2.2", LATE - P);
+    let _ = bench.query("german", "2.3", LATE - P);
+    assert_eq!(query_degraded(&mut bench, "french", "2.2", LATE), Err(Refusal::BetterClaimant));
+    assert_eq!(bench.ask("french", "2.2", LATE), Err(Refusal::BetterClaimant), "as it stands in line");
+    assert_eq!(bench.query("german", "2.3", LATE + 50), Ok(()));
+    assert_eq!(bench.ask("german", "2.3", LATE + 50), Ok(()));
+}
+
+#[test]
+fn a_degraded_standby_is_served_when_no_ready_one_asks_and_by_rank_among_its_like() {
+    let mut bench = Bench::held();
+    let _ = query_degraded(&mut bench, "french", "2.2", LATE - P);
+    let _ = query_degraded(&mut bench, "german", "2.3", LATE - P);
+    assert_eq!(query_degraded(&mut bench, "german", "2.3", LATE), Err(Refusal::BetterClaimant));
+    assert_eq!(query_degraded(&mut bench, "french", "2.2", LATE), Ok(()));
+    assert_eq!(bench.ask("french", "2.2", LATE), Ok(()));
+}
+
+#[test]
+fn home_comes_before_a_degraded_standby_and_after_a_ready_one() {
+    let mut bench = Bench::held();
+    let _ = query_degraded(&mut bench, "french", "2.2", LATE);
+    let _ = bench.query("ireland", "1.1", LATE);
+    assert_eq!(bench.ask("french", "2.2", LATE), Err(Refusal::BetterClaimant));
+    let _ = bench.query("german", "2.3", LATE);
+    assert_eq!(bench.ask("ireland", "1.1", LATE), Err(Refusal::BetterClaimant));
+    assert_eq!(bench.ask("german", "2.3", LATE), Ok(()));
+}
+
+#[test]
+fn a_standby_stands_as_it_said_last_for_two_p_and_a_request_alone_says_nothing() {
+    let mut bench = Bench::held();
+    let _ = query_degraded(&mut bench, "french", "2.2", LATE - P);
+    let _ = bench.query("german", "2.3", LATE - P);
+    // It has become ready.
+    assert_eq!(bench.query("french", "2.2", LATE), Ok(()));
+    assert_eq!(bench.ask("french", "0.2", LATE + P), Err(Refusal::HigherVote));
+    assert_eq!(bench.ask("german", "2.3", LATE + P), Err(Refusal::BetterClaimant));
+    // Not in line, it is taken as ready: that costs time at most.
+    let mut bench = Bench::held();
+    let _ = query_degraded(&mut bench, "french", "2.2", LATE - 2 * P);
+    let _ = bench.query("german", "2.3", LATE);
+    assert_eq!(bench.ask("french", "2.2", LATE), Ok(()));
+}
+
+#[test]
+fn a_lie_about_readiness_costs_what_one_about_rank_does_and_no_second_holder() {
+    let mut bench = Bench::held();
+    let _ = bench.query("german", "2.3", LATE - P);
+    assert_eq!(bench.query("german", "2.3", LATE), Ok(()), "it is not, and says so");
+    assert_eq!(bench.ask("german", "2.3", LATE), Ok(()));
+    assert_eq!(bench.ask("french", "3.2", LATE + 1), Err(Refusal::Promised));
+    let _ = query_degraded(&mut bench, "ireland", "1.1", LATE + 1);
+    let line = bench.witness.explain_group(&shop(), at(LATE + 1)).unwrap().line;
+    assert!(line.iter().any(|l| l.site == site("ireland") && l.degraded));
 }

@@ -1,7 +1,7 @@
 //! Written before it is answered; and what a failed write silences.
 
 use super::support::*;
-use crate::message::{Ask, Refusal};
+use crate::message::{Ask, Line, Refusal};
 use crate::plan::Plan;
 use crate::witness::{Record, StaleCause, Start, WitnessEvent};
 
@@ -44,7 +44,7 @@ fn a_busy_group_s_answers_name_no_vote_that_may_never_be_written() {
     let mut bench = Bench::held();
     let ask = bench.submission("french", Ask::Grant, &[entry("2.2")]);
     let receipt = bench.witness.receive(at(LATE), &ask, None).unwrap();
-    let query = bench.submission("german", Ask::Query { in_line: true }, &[entry("2.3")]);
+    let query = bench.submission("german", Ask::Query { line: Line::Ready }, &[entry("2.3")]);
     assert_eq!(bench.submit(&query, LATE).votes.get(&shop()), None);
     let _grant = bench.witness.conclude(receipt, &[]);
     assert_eq!(bench.submit(&query, LATE).votes.get(&shop()).cloned(), vote("french", "2.2"));

@@ -1,13 +1,13 @@
 //! Plans: whose signature, which version, what a witness keeps.
 
 use super::support::*;
-use crate::message::{Ask, Refusal};
+use crate::message::{Ask, Line, Refusal};
 use crate::plan::{Plan, PlanError, Protection, VerifiedPlan};
 use crate::sign::Envelope;
 use crate::witness::{Ignored, MAX_PLANS, RequestError};
 
 fn offer(bench: &mut Bench, plan: &Envelope) -> Option<PlanError> {
-    let mut ask = bench.submission("german", Ask::Query { in_line: false }, &[]);
+    let mut ask = bench.submission("german", Ask::Query { line: Line::Beside }, &[]);
     ask.plans = vec![plan.clone()];
     let receipt = bench.witness.receive(at(START), &ask, None).unwrap();
     let error = match receipt.ignored.first() {
@@ -159,7 +159,7 @@ fn a_site_can_not_sign_plans_of_another_home_s_groups() {
 #[test]
 fn a_plan_of_absurd_size_is_refused() {
     let mut bench = Bench::empty();
-    let mut ask = bench.submission("german", Ask::Query { in_line: false }, &[]);
+    let mut ask = bench.submission("german", Ask::Query { line: Line::Beside }, &[]);
     ask.plans = vec![signed(&protected(1)); MAX_PLANS + 1];
     let error = bench.witness.receive(at(START), &ask, None).unwrap_err();
     assert!(matches!(error, RequestError::TooMany { what: "plans", .. }), "{error}");
@@ -188,7 +188,7 @@ fn a_bad_plan_spoils_nothing_but_itself() {
 #[test]
 fn a_query_names_plan_versions_so_that_whoever_has_a_newer_one_sends_it() {
     let mut bench = Bench::held();
-    let query = bench.submission("french", Ask::Query { in_line: false }, &[entry("2.2")]);
+    let query = bench.submission("french", Ask::Query { line: Line::Beside }, &[entry("2.2")]);
     assert_eq!(bench.submit(&query, START + P).plans.get(&shop()), Some(&1));
     let renewal = bench.submission("ireland", Ask::Grant, &[entry("1.1")]);
     assert!(bench.submit(&renewal, START + P).plans.is_empty(), "renewals stay small");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::support::*;
-use crate::message::{Ask, Proof, Refusal, Round, Tag};
+use crate::message::{Ask, Line, Proof, Refusal, Round, Tag};
 use crate::sign::Envelope;
 use crate::witness::{Ignored, MacKey, Start};
 
@@ -126,7 +126,7 @@ fn a_query_s_answers_are_no_proof_although_a_quorum_signed_them() {
     let mut bench = Bench::held();
     bench.ask("ireland", "1.1", START + P).unwrap();
     let entries = [entry("1.1")];
-    let query = request("ireland", Ask::Query { in_line: true }, &entries, my_tag(&bench), 5);
+    let query = request("ireland", Ask::Query { line: Line::Ready }, &entries, my_tag(&bench), 5);
     let query = Envelope::sign(&query, "ireland", &key("ireland"));
     let grants = QUORUM.iter().map(|w| grant_of(w, &query, &[])).collect();
     let proof = Proof { round: Round { request: query, grants }, entries: entries.to_vec() };

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::support::*;
 use crate::ids::Epoch;
-use crate::message::{Ask, Submission};
+use crate::message::{Ask, Line, Submission};
 use crate::witness::{Receipt, Record, Start, Witness};
 
 const LEASE: u64 = 9_000;
@@ -29,7 +29,8 @@ enum Write {
 enum Step {
     Pass(u64),
     Ask { who: usize, renews: bool, ahead: u64, proven: bool, at_old: bool, write: Write, open: bool },
-    Query { who: usize },
+    Query { who: usize, degraded: bool },
+    Plan { drops: usize },
     Conclude { which: usize, write: Write },
     HandOver { who: usize, heir: usize, stopped: bool, write: Write },
     Land { which: usize },
@@ -59,7 +60,8 @@ fn step() -> impl Strategy<Value = Step> {
         16 => ask.prop_map(|(who, ahead, (renews, proven, at_old, open), write)| {
             Step::Ask { who, renews, ahead, proven, at_old, write, open }
         }),
-        1 => who.clone().prop_map(|who| Step::Query { who }),
+        1 => (who.clone(), any::<bool>()).prop_map(|(who, degraded)| Step::Query { who, degraded }),
+        1 => who.clone().prop_map(|drops| Step::Plan { drops }),
         2 => (0..4usize, write()).prop_map(|(which, write)| Step::Conclude { which, write }),
         3 => (who.clone(), who, any::<bool>(), write())
             .prop_map(|(who, heir, stopped, write)| Step::HandOver { who, heir, stopped, write }),
@@ -101,6 +103,7 @@ struct World {
     /// What was acknowledged as retired, and when.
     retired: Vec<(Epoch, u64)>,
     tags: BTreeMap<usize, crate::message::Tag>,
+    plan_version: u64,
     ids: u64,
 }
 
@@ -118,11 +121,12 @@ impl World {
             promises: Vec::new(),
             retired: Vec::new(),
             tags: BTreeMap::new(),
+            plan_version: 1,
             ids: 0,
         };
         world.start(Start::First);
         let bench = &mut world.processes[0];
-        let mut ask = submission(&mut world.ids, "ireland", Ask::Query { in_line: false }, None, None);
+        let mut ask = submission(&mut world.ids, "ireland", Ask::Query { line: Line::Beside }, None, None);
         ask.plans = vec![signed(&protected(1))];
         let receipt = bench.witness.receive(at(START), &ask, None).unwrap();
         world.object = Some(receipt.persists[0].1.clone());
@@ -250,12 +254,14 @@ impl World {
                     self.conclude_newest(process, write);
                 }
             }
-            Step::Query { who } => {
+            Step::Query { who, degraded } => {
+                let line = if degraded { Line::Degraded } else { Line::Ready };
                 let epoch = self.own_epoch(who, false, 1);
-                let ask = submission(&mut self.ids, CLAIMANTS[who], Ask::Query { in_line: true }, Some(epoch), None);
+                let ask = submission(&mut self.ids, CLAIMANTS[who], Ask::Query { line }, Some(epoch), None);
                 self.receive(last, &ask, None, None);
                 self.conclude_newest(last, Write::Done);
             }
+            Step::Plan { drops } => self.plan(last, drops),
             Step::Conclude { which, write } => {
                 let process = which % self.processes.len();
                 self.conclude(process, which, write);
@@ -287,6 +293,17 @@ impl World {
             }
             Step::TakeLead { .. } => {}
         }
+    }
+
+    /// Home signs its next plan, which drops a standby, or none: it can't drop itself.
+    fn plan(&mut self, process: usize, drops: usize) {
+        self.plan_version += 1;
+        let mut plan = protected(self.plan_version);
+        plan.standbys.retain(|s| s.as_str() != CLAIMANTS[drops]);
+        let mut ask = submission(&mut self.ids, "ireland", Ask::Query { line: Line::Beside }, None, None);
+        ask.plans = vec![signed(&plan)];
+        self.receive(process, &ask, None, None);
+        self.conclude_newest(process, Write::Done);
     }
 
     fn confirm_lead(&mut self) {

@@ -8,8 +8,10 @@ use ed25519_dalek::SigningKey;
 
 use crate::charter::{Charter, Interlock, Party, Role, SiteEntry};
 use crate::ids::{Epoch, GroupKey, SiteName};
-use crate::message::{Ask, Entry, Exception, Grant, Proof, Refusal, Request, Round, Submission, Tag, Vote, entry_tree};
-use crate::plan::{Plan, Protection, Trigger};
+use crate::message::{
+    Ask, Entry, Exception, Grant, Line, Proof, Refusal, Request, Round, Submission, Tag, Vote, entry_tree,
+};
+use crate::plan::{Plan, Protection, Trigger, WhenNotReady};
 use crate::sign::{Digest, Envelope, PublicKey};
 use crate::time::Moment;
 use crate::witness::{Config, MacKey, Record, Start, Witness, WitnessEvent};
@@ -100,6 +102,7 @@ pub fn protected(version: u64) -> Plan {
         takeover_after_ms: W,
         thaw_limit_ms: 8_000,
         trigger: Trigger::Automatic,
+        when_not_ready: WhenNotReady::Hold,
         countries: Vec::new(),
     }
 }
@@ -229,7 +232,7 @@ impl Bench {
     /// Home sends a plan with a query. Returns the version that the witness then holds.
     pub fn register(&mut self, ms: u64, plan: &Envelope) -> Option<u64> {
         let group = plan.peek::<Plan>().unwrap().group;
-        let mut submission = self.submission("german", Ask::Query { in_line: false }, &[]);
+        let mut submission = self.submission("german", Ask::Query { line: Line::Beside }, &[]);
         submission.plans = vec![plan.clone()];
         self.submit(&submission, ms).plans.get(&group).copied()
     }
@@ -251,7 +254,7 @@ impl Bench {
 
     /// Queries for `shop` and waits in line.
     pub fn query(&mut self, name: &str, at: &str, ms: u64) -> Result<(), (Refusal, Option<u64>)> {
-        let grant = self.answer(name, Ask::Query { in_line: true }, &entry(at), ms);
+        let grant = self.answer(name, Ask::Query { line: Line::Ready }, &entry(at), ms);
         grant.exception(&shop()).map_or(Ok(()), |e| Err((e.reason, e.wait_ms)))
     }
 

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema, ResourceExt};
 use regent_core::ids::{GroupKey, GroupName, IdError, SiteName};
+use regent_core::plan::COUNTRIES;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +21,7 @@ pub const VALID: &str = "Valid";
 pub const LAWFUL: &str = "Lawful";
 /// Condition: fence and gate are in force.
 pub const PROTECTED: &str = "Protected";
-/// Condition: every standby holds the newest bundle.
+/// Condition: every standby holds what home runs, completely.
 pub const MIRRORED: &str = "Mirrored";
 
 /// How far protection has come.
@@ -31,16 +32,14 @@ pub enum Protection {
     Observed,
     /// Fence and gate are in force.
     Protected,
-    /// Protection is being taken off, slowly.
-    Retiring,
 }
 
 impl From<regent_core::plan::Protection> for Protection {
     fn from(p: regent_core::plan::Protection) -> Self {
         match p {
             regent_core::plan::Protection::Observed => Self::Observed,
-            regent_core::plan::Protection::Protected => Self::Protected,
-            regent_core::plan::Protection::Retiring => Self::Retiring,
+            // While protection is taken off its guards fence on (I9): it is Protected to the end.
+            regent_core::plan::Protection::Protected | regent_core::plan::Protection::Retiring => Self::Protected,
         }
     }
 }
@@ -83,6 +82,34 @@ impl From<regent_core::plan::Trigger> for Trigger {
     }
 }
 
+/// What a standby does at a lapse when not all it would run is ready and no other standby is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum WhenNotReady {
+    /// It leaves the group held.
+    #[default]
+    Hold,
+    /// It starts what is ready.
+    Degraded,
+}
+
+impl From<WhenNotReady> for regent_core::plan::WhenNotReady {
+    fn from(w: WhenNotReady) -> Self {
+        match w {
+            WhenNotReady::Hold => Self::Hold,
+            WhenNotReady::Degraded => Self::Degraded,
+        }
+    }
+}
+
+impl From<regent_core::plan::WhenNotReady> for WhenNotReady {
+    fn from(w: regent_core::plan::WhenNotReady) -> Self {
+        match w {
+            regent_core::plan::WhenNotReady::Hold => Self::Hold,
+            regent_core::plan::WhenNotReady::Degraded => Self::Degraded,
+        }
+    }
+}
+
 /// How far the standbys' copies are prepared.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Tier {
@@ -104,6 +131,7 @@ pub enum Tier {
     doc = "FailoverGroup is a set of workloads that move together: which pods, where they belong, who may take over and when. Home's object is the source; at other sites a read-only copy named HOME.NAME tells the same story.",
     validation = Rule::new("self.metadata.name.contains('.') ? self.metadata.name.startsWith(self.spec.home + '.') : self.metadata.name.size() <= 63").message("the name must be a DNS label of at most 63 characters, without dots: HOME.NAME is for the copies that the operator keeps at other sites"),
     validation = Rule::new("self.metadata.name.contains('.') || (has(self.spec.namespaces) && self.spec.namespaces.size() > 0)").message("namespaces must name at least one namespace with pods of the group"),
+    validation = Rule::new("self.metadata.name.contains('.') || (has(self.spec.selector) && (has(self.spec.selector.matchLabels) && self.spec.selector.matchLabels.size() > 0 || has(self.spec.selector.matchExpressions) && self.spec.selector.matchExpressions.size() > 0))").message("selector selects nothing in particular: write matchLabels or matchExpressions (an unknown field is dropped before this is judged); to mean all pods of the namespaces write matchExpressions: [{key: regent.dev/none, operator: DoesNotExist}]"),
     validation = Rule::new("self.metadata.name.contains('.') || oldSelf.spec.protection != 'Protected' || (has(self.spec.namespaces) && has(oldSelf.spec.namespaces) && self.spec.namespaces == oldSelf.spec.namespaces)").message("namespaces of a Protected group can't change: pods that no longer belong to it would run without a fence; make another FailoverGroup"),
     validation = Rule::new("self.metadata.name.contains('.') || oldSelf.spec.protection != 'Protected' || self.spec.selector == oldSelf.spec.selector").message("selector of a Protected group can't change: pods that no longer match would run without a fence; make another FailoverGroup"),
     validation = Rule::new("self.metadata.name.contains('.') || self.spec.protection != 'Protected' || (has(self.spec.standbys) && self.spec.standbys.size() > 0)").message("a Protected group needs at least one standby: name one in standbys"),
@@ -136,7 +164,8 @@ pub struct FailoverGroupSpec {
     #[schemars(length(max = 16), inner(length(min = 1, max = 63)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub namespaces: Vec<String>,
-    /// Which pods of these namespaces, whoever made them; all of them if empty.
+    /// Which pods of these namespaces, whoever made them. At least one requirement; all pods
+    /// are meant by a label that none has, `{key: regent.dev/none, operator: DoesNotExist}`.
     #[serde(default)]
     pub selector: Selector,
     /// Who may take over, best first.
@@ -157,6 +186,10 @@ pub struct FailoverGroupSpec {
     /// What may start a takeover after a lapse.
     #[serde(default)]
     pub trigger: Trigger,
+    /// What a standby does at a lapse when not all it would run is ready and no other standby
+    /// is: `Hold` leaves the group held, `Degraded` starts what is ready.
+    #[serde(default)]
+    pub when_not_ready: WhenNotReady,
     /// How far the standbys' copies are prepared.
     #[serde(default)]
     pub tier: Tier,
@@ -170,12 +203,27 @@ pub struct FailoverGroupSpec {
     #[schemars(length(max = 300), inner(length(max = 8)))]
     #[x_kube(
         merge_strategy = ListMerge::Set,
-        validation = Rule::new("self.all(c, c.matches('^[A-Z]{2}$'))").message("countries must be ISO 3166-1 alpha-2 codes in capital letters, such as FR")
+        validation = Rule::new("!('UK' in self)").message("the United Kingdom is GB: write GB for UK in countries"),
+        validation = Rule::new(countries_rule()).message("countries must be ISO 3166-1 alpha-2 codes in capital letters, such as FR: correct the one that is none")
     )]
     pub countries: Vec<String>,
+    /// What belongs to the group and stays at home, accepted by name as in
+    /// status.unknownKinds: `Kind NAMESPACE/NAME`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 400)))]
+    #[x_kube(
+        merge_strategy = ListMerge::Set,
+        validation = Rule::new("self.all(o, o.matches('^[A-Za-z0-9]+ [a-z0-9-]+/[^ ]+$'))").message("staysHome names objects as status.unknownKinds does: Kind NAMESPACE/NAME")
+    )]
+    pub stays_home: Vec<String>,
     /// What protection is wanted. It starts as Observed; `kubectl regent protect` raises it.
     #[serde(default)]
     pub protection: WantedProtection,
+}
+
+/// Two capital letters beside each other in the list are a code: codes are set apart by spaces.
+fn countries_rule() -> String {
+    format!("self.all(c, c == 'UK' || c.matches('^[A-Z]{{2}}$') && '{COUNTRIES}'.contains(c))")
 }
 
 fn default_takeover_after() -> String {
@@ -189,10 +237,8 @@ fn default_thaw_limit() -> String {
 /// What a standby has prepared.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum StandbyState {
-    /// Nothing is known of it.
-    #[default]
-    Unknown,
     /// It has no bundle yet.
+    #[default]
     Waiting,
     /// Copies are made; pods are not all held by their gates yet.
     Preparing,
@@ -204,11 +250,38 @@ pub enum StandbyState {
     Unlawful,
     /// Something is missing there; reason and message tell what.
     Blocked,
-    /// The group runs there.
+    /// It has the lease, and not all pods of the group are ready there yet: the message says
+    /// what they wait for.
+    Starting,
+    /// It has the lease, and all pods of the group are ready there.
     Holding,
+    /// The partner has taken the group out there: nothing of it is kept until it is let in
+    /// again with `kubectl regent standby join`.
+    Left,
 }
 
-/// One standby of a group.
+/// A field that is not at the holder's site as home's revision says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Difference {
+    /// The object, as `Kind NAMESPACE/NAME`.
+    #[schemars(length(max = 400))]
+    pub object: String,
+    /// Where in it, as a JSON pointer (RFC 6901).
+    #[schemars(length(max = 1024))]
+    pub path: String,
+    /// The value at home, as JSON text; null: it isn't there. Both values are null where they
+    /// can't be shown: a Secret's, and texts of more than 1024 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub home: Option<String>,
+    /// The value here, at the holder, as JSON text; null: it isn't there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub here: Option<String>,
+}
+
+/// What a site says of a group: each standby, and home while the group runs there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StandbyStatus {
@@ -217,10 +290,17 @@ pub struct StandbyStatus {
     /// What it has prepared.
     #[serde(default)]
     pub state: StandbyState,
-    /// The digest of the bundle that is really held ready.
+    /// The digest of the bundle that is really held ready, or runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
-    /// Pods that are held ready.
+    /// The digest of the bundle that is being prepared beside it, and replaces it when its pods
+    /// are ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_revision: Option<String>,
+    /// The epoch under which the group runs there, as TERM.SITE.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<String>,
+    /// Pods that are held ready; of a group that runs there, pods that are ready.
     #[serde(default)]
     pub armed_pods: i32,
     /// Pods that are wanted.
@@ -232,6 +312,15 @@ pub struct StandbyStatus {
     /// Why it isn't ready, and what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// What is different or missing there and no reason to block.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(max = 512)))]
+    pub notices: Vec<String>,
+    /// What people changed there while it held the group, against home's revision. Values of
+    /// Secrets are never shown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub differences: Vec<Difference>,
 }
 
 /// What a site knows of a group.
@@ -273,9 +362,16 @@ pub struct FailoverGroupStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["site".into()]))]
     pub standbys: Vec<StandbyStatus>,
-    /// Kinds that own or serve pods of the group and are not mirrored.
+    /// Since when home has been empty, if standbys keep a revision of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub empty_since: Option<Time>,
+    /// What belongs to the group and stays at home: `Kind NAMESPACE/NAME`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown_kinds: Vec<String>,
+    /// What a person should know and is no failure by itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(max = 512)))]
+    pub notices: Vec<String>,
     /// Ready, Valid, Lawful, Protected, Mirrored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

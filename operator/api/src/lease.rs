@@ -59,6 +59,10 @@ pub struct ControlLeaseStatus {
     /// before the node is listed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retired: Option<String>,
+    /// The newest epoch that its holder released to this site, as TERM.SITE: what follows it was
+    /// planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handed_over: Option<String>,
     /// No further node may be listed.
     #[serde(default)]
     pub nodes_closed: bool,

@@ -52,6 +52,15 @@ pub const GROUP_LABEL: &str = "regent.dev/group";
 /// Annotation by which a person strikes nodes that are gone from a group's list: their
 /// names, separated by commas.
 pub const STRIKE_ANNOTATION: &str = "regent.dev/strike";
+/// Annotation of a standby's namespace: the groups whose copies its owner lets in there, as
+/// HOME/NAME, separated by commas.
+pub const GROUPS_ANNOTATION: &str = "regent.dev/groups";
+/// Annotation of a group's read-only copy by which the partner takes it out at its site:
+/// `true`, and nothing of the group is kept there until it is removed.
+pub const LEAVE_ANNOTATION: &str = "regent.dev/leave";
+/// Annotation by which a person says that workloads are gone from a group for good, so that
+/// standbys drop them too: `Kind NAMESPACE/NAME`, separated by commas.
+pub const PRUNE_ANNOTATION: &str = "regent.dev/prune";
 /// The CSI driver of the gate.
 pub const GATE_DRIVER: &str = "gate.regent.dev";
 /// The gate's volume and its init container.

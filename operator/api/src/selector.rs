@@ -6,6 +6,16 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// A label's key: a name of at most 63 characters, after a DNS name and a slash or alone.
+const KEY: &str = "^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$";
+/// A label's value, beside its length.
+const VALUE: &str = "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$";
+
+/// CEL: whether a variable is a label's key.
+fn key_rule(variable: &str) -> String {
+    format!("{variable}.size() <= 317 && {variable}.matches('{KEY}')")
+}
+
 /// How a requirement compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Operator {
@@ -27,23 +37,24 @@ pub enum Operator {
 )]
 pub struct Requirement {
     /// The label's key.
-    #[schemars(length(min = 1, max = 317))]
+    #[schemars(length(min = 1, max = 317), regex(pattern = KEY))]
     pub key: String,
     /// How to compare.
     pub operator: Operator,
     /// What with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), inner(length(max = 63)))]
+    #[schemars(length(max = 32), inner(length(max = 63), regex(pattern = VALUE)))]
     pub values: Vec<String>,
 }
 
 /// Pods by their labels; all requirements have to hold, and none means all pods.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Selector {
     /// Labels with these values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32))]
+    #[schemars(extend("maxProperties" = 32, "additionalProperties" = { "type": "string", "maxLength": 63, "pattern": VALUE }))]
+    #[x_kube(validation = Rule::new(format!("self.all(k, {})", key_rule("k"))).message("matchLabels has a key that is no label's: write one such as app or example.com/app"))]
     pub match_labels: BTreeMap<String, String>,
     /// Further requirements.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -42,6 +42,16 @@ pub struct SiteSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub registries: Vec<Mapping>,
+    /// Beginnings of the images that copies may have here, once mapped: `registry.example` or
+    /// `registry.example/team`. Empty: any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
+    pub allowed_registries: Vec<String>,
+    /// Beginnings of the annotations that copies keep here beside inert ones, such as
+    /// `metallb.io/`: each lets a home speak to the operator that acts on it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
+    pub annotations: Vec<String>,
 }
 
 /// One line of a table that maps home's names to another site's.

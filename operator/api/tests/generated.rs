@@ -35,3 +35,10 @@ fn no_number_has_a_format_that_kubernetes_does_not_know() {
         assert_eq!(unknown, None, "{name}");
     }
 }
+
+#[test]
+fn the_api_server_knows_the_countries_that_core_knows() {
+    let files = regent_api::crd_files().unwrap();
+    let (_, text) = files.iter().find(|(name, _)| name == "failovergroups.yaml").unwrap();
+    assert_eq!(text.matches(regent_core::plan::COUNTRIES).count(), 1);
+}

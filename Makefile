@@ -20,10 +20,11 @@ lint: ## Formatting, warnings, and generated files that differ from their source
 	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets --quiet -- -D warnings
 	@$(MAKE) -s generate
-	@git diff --exit-code --stat -- charts || { echo "generated files differ from their source: commit what 'make generate' wrote"; exit 1; }
+	@git diff --exit-code --stat -- charts docs/kinds.md || { echo "generated files differ from their source: commit what 'make generate' wrote"; exit 1; }
 
-generate: ## Write what is made from code: the chart's CRDs
+generate: ## Write what is made from code: the chart's CRDs, the table of kinds
 	@cargo run -q -p regent-api --bin regent-crds -- charts/regent/crds
+	@cargo run -q -p regent-kinds --bin regent-kinds-page > docs/kinds.md
 
 build: ## Build every program
 	@echo "building Regent and its test bed"

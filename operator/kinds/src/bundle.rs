@@ -1,5 +1,6 @@
 //! The bundle: what a standby needs of a group, signed and named by its content.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 
 use flate2::Compression;
@@ -11,20 +12,13 @@ use regent_core::sign::{Digest, Envelope, PublicKey, SignError, Statement};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::kind::KINDS;
+use crate::object::{canonical, object_of, text};
+
 /// The largest bundle, unpacked: what is larger does not fit into a Secret packed either.
 pub const MAX_UNPACKED: u64 = 32 << 20;
 /// The largest bundle, packed: a Secret holds a mebibyte.
 pub const MAX_PACKED: usize = 1 << 20;
-/// The kinds that a bundle may hold, with their API versions, in the order in which they
-/// are applied: whatever a pod needs comes before the pod.
-pub const KINDS: [(&str, &str); 6] = [
-    ("v1", "ServiceAccount"),
-    ("v1", "ConfigMap"),
-    ("v1", "Secret"),
-    ("v1", "Service"),
-    ("apps/v1", "StatefulSet"),
-    ("apps/v1", "Deployment"),
-];
 
 /// Why a bundle is refused.
 #[derive(Debug, thiserror::Error)]
@@ -101,33 +95,27 @@ pub struct Bundle {
     pub spec: FailoverGroupSpec,
     /// Its objects, stripped of what only home's cluster knows; ordered.
     pub objects: Vec<Value>,
+    /// Workloads that run nothing at home although they want pods, as `Kind NAMESPACE/NAME`:
+    /// paused since they were made.
+    #[serde(default)]
+    pub idle: Vec<String>,
+    /// Workloads of which a person has said that they are gone for good, as
+    /// `Kind NAMESPACE/NAME`: what only vanished at home is kept.
+    #[serde(default)]
+    pub pruned: Vec<String>,
+}
+
+/// How many objects one annotation may take off the standbys.
+const MAX_PRUNED: usize = 64;
+
+/// Reads [`regent_api::PRUNE_ANNOTATION`]: ordered, each once.
+pub fn pruned(annotation: &str) -> Vec<String> {
+    let names: BTreeSet<&str> = annotation.split(',').map(str::trim).filter(|n| !n.is_empty()).collect();
+    names.into_iter().take(MAX_PRUNED).map(str::to_owned).collect()
 }
 
 impl Statement for Bundle {
     const PAYLOAD_TYPE: &'static str = "application/vnd.regent.bundle.v1+json";
-}
-
-/// Orders all keys, whatever the maps of this build of `serde_json` do.
-pub fn canonical(value: Value) -> Value {
-    match value {
-        Value::Object(map) => {
-            let mut pairs: Vec<(String, Value)> = map.into_iter().collect();
-            pairs.sort_by(|a, b| a.0.cmp(&b.0));
-            Value::Object(pairs.into_iter().map(|(k, v)| (k, canonical(v))).collect())
-        }
-        Value::Array(list) => Value::Array(list.into_iter().map(canonical).collect()),
-        other => other,
-    }
-}
-
-/// A text field of an object.
-pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
-}
-
-/// How messages name an object.
-pub fn object_of(object: &Value) -> String {
-    format!("{} {}/{}", text(object, "/kind"), text(object, "/metadata/namespace"), text(object, "/metadata/name"))
 }
 
 fn place(object: &Value) -> (usize, String, String) {
@@ -141,7 +129,7 @@ impl Bundle {
         let mut objects: Vec<Value> = objects.into_iter().map(canonical).collect();
         objects.sort_by_cached_key(place);
         objects.dedup_by_key(|o| place(o));
-        Self { group, spec, objects }
+        Self { group, spec, objects, idle: Vec::new(), pruned: Vec::new() }
     }
 
     fn foreign(&self) -> Option<&Value> {

@@ -1,22 +1,29 @@
-//! Puts the gate into a pod template.
+//! Puts the gate into a pod template, behind the tries of its containers.
 //!
 //! At a standby the copies carry their gates by construction: a pod that came between the
-//! writing of `GatedPods` and the API server's notice of it would run twice. The result is
-//! what the chart's admission policy makes of a pod without a gate, which then leaves it.
+//! writing of `GatedPods` and the API server's notice of it would run twice. The gate is the
+//! one that the chart's admission policy gives to a pod without, and which it then leaves.
 
+use regent_api::gate::{GATE_PATH, TRY_PREFIX, WAITS};
 use regent_api::{GATE_DRIVER, GATE_NAME};
 use regent_core::ids::GroupKey;
 use serde_json::{Value, json};
 
-/// Gives a pod template its gate, as volume and first init container. A volume of that
-/// name that the template has already stays, with this group in it.
+use crate::tries::tries;
+
+/// Gives a pod template its gate, as volume and as the init container before which nothing
+/// comes but tries. A volume of that name that the template has already is replaced.
 pub fn add_gate(template: &mut Value, group: &GroupKey) {
-    let Some(pod) = template.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    let Some(spec) = template.get_mut("spec") else { return };
+    let tries = tries(spec);
+    let Some(pod) = spec.as_object_mut() else { return };
+    let name = |c: &Value| c.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let is_ours = |c: &Value| name(c) == GATE_NAME || name(c).starts_with(TRY_PREFIX);
     let containers: Vec<&Value> = ["containers", "initContainers"]
         .iter()
         .filter_map(|list| pod.get(*list)?.as_array())
         .flatten()
-        .filter(|c| c.get("name").and_then(Value::as_str) != Some(GATE_NAME))
+        .filter(|c| !is_ours(c))
         .collect();
     let sized = |r: Option<&Value>| {
         r.is_some_and(|r| {
@@ -24,19 +31,18 @@ pub fn add_gate(template: &mut Value, group: &GroupKey) {
         })
     };
     let best_effort = !sized(pod.get("resources")) && !containers.iter().any(|c| sized(c.get("resources")));
-    let image = pod.get("containers").and_then(|c| c.pointer("/0/image")).cloned().unwrap_or_default();
-    let gate = container(&image, best_effort);
-    let is_gate = |v: &Value| v.get("name").and_then(Value::as_str) == Some(GATE_NAME);
+    let first = pod.get("containers").and_then(|c| c.get(0));
+    let gate = container(first.unwrap_or(&Value::Null), best_effort);
     with_list(pod, "initContainers", |inits| {
-        inits.retain(|c| !is_gate(c));
-        inits.insert(0, gate);
+        inits.retain(|c| !is_ours(c));
+        inits.splice(0..0, tries.into_iter().chain([gate]));
     });
     let volume = json!({
         "name": GATE_NAME,
         "csi": { "driver": GATE_DRIVER, "readOnly": true, "volumeAttributes": { "group": group.to_string() } },
     });
     with_list(pod, "volumes", |volumes| {
-        volumes.retain(|v| !is_gate(v));
+        volumes.retain(|v| name(v) != GATE_NAME);
         volumes.push(volume);
     });
 }
@@ -51,14 +57,14 @@ fn with_list(pod: &mut serde_json::Map<String, Value>, key: &str, change: impl F
     pod.insert(key.to_owned(), Value::Array(list));
 }
 
-fn container(image: &Value, best_effort: bool) -> Value {
+fn container(first: &Value, best_effort: bool) -> Value {
     // Requests equal to limits keep a Guaranteed pod Guaranteed; none keep BestEffort.
     let share = json!({ "cpu": "10m", "memory": "16Mi" });
     let resources = if best_effort { json!({}) } else { json!({ "requests": share, "limits": share }) };
-    json!({
+    let mut gate = json!({
         "name": GATE_NAME,
-        "image": image,
-        "command": ["/regent/regent-gate", "wait"],
+        "image": first.get("image").cloned().unwrap_or_default(),
+        "command": WAITS,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "resources": resources,
         "securityContext": {
@@ -66,8 +72,12 @@ fn container(image: &Value, best_effort: bool) -> Value {
             "runAsUser": 65532, "privileged": false,
             "capabilities": { "drop": ["ALL"] }, "seccompProfile": { "type": "RuntimeDefault" },
         },
-        "volumeMounts": [{ "name": GATE_NAME, "mountPath": "/regent", "readOnly": true }],
-    })
+        "volumeMounts": [{ "name": GATE_NAME, "mountPath": GATE_PATH, "readOnly": true }],
+    });
+    if let Some(policy) = first.get("imagePullPolicy") {
+        gate["imagePullPolicy"] = policy.clone();
+    }
+    gate
 }
 
 #[cfg(test)]
@@ -79,22 +89,22 @@ mod tests {
     }
 
     #[test]
-    fn the_gate_is_the_first_init_container_and_keeps_the_class_of_service() {
+    fn the_gate_comes_before_all_but_tries_and_keeps_the_class_of_service() {
         let mut template = json!({ "spec": { "containers": [{ "name": "c", "image": "shop:1" }], "initContainers": [{ "name": "mine" }] } });
         add_gate(&mut template, &group());
         let inits = template["spec"]["initContainers"].as_array().unwrap();
-        assert_eq!(
-            (&inits[0]["name"], &inits[0]["image"], &inits[1]["name"]),
-            (&json!("regent-gate"), &json!("shop:1"), &json!("mine"))
-        );
-        assert_eq!(inits[0]["resources"], json!({}));
+        let names: Vec<&Value> = inits.iter().map(|c| &c["name"]).collect();
+        assert_eq!(names, ["regent-try-0", "regent-try-1", "regent-gate", "mine"]);
+        assert_eq!((&inits[2]["image"], &inits[2]["resources"]), (&json!("shop:1"), &json!({})));
         assert_eq!(template["spec"]["volumes"][0]["csi"]["volumeAttributes"]["group"], "ireland/shop");
 
         let sized = json!({ "requests": { "cpu": "1" } });
         let mut template =
             json!({ "spec": { "containers": [{ "name": "c", "image": "shop:1", "resources": sized }] } });
         add_gate(&mut template, &group());
-        assert_eq!(template["spec"]["initContainers"][0]["resources"]["limits"]["cpu"], "10m");
+        let inits = &template["spec"]["initContainers"];
+        assert_eq!(inits[0]["resources"], template["spec"]["containers"][0]["resources"]);
+        assert_eq!(inits[1]["resources"]["limits"]["cpu"], "10m");
     }
 
     #[test]
@@ -108,6 +118,6 @@ mod tests {
         assert_eq!(template, once);
         assert_eq!(template["spec"]["volumes"].as_array().unwrap().len(), 1);
         assert_eq!(template["spec"]["volumes"][0]["csi"]["volumeAttributes"]["group"], "ireland/shop");
-        assert_eq!(template["spec"]["initContainers"].as_array().unwrap().len(), 2);
+        assert_eq!(template["spec"]["initContainers"].as_array().unwrap().len(), 4);
     }
 }

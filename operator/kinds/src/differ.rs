@@ -1,0 +1,165 @@
+//! What people changed at the site that holds a group, against home's revision.
+//!
+//! Only what home's copy says is compared: an API server fills in the rest. In lists whose
+//! items have names, and in maps of people's own keys, what was added counts too. Indices of a
+//! path leave Regent's own containers and volumes out, so that they are home's.
+
+use regent_api::group::Difference;
+use serde_json::Value;
+
+use crate::object::{object_of, text};
+
+/// Fields whose keys are people's own: an added one is a difference.
+const OPEN: [&str; 8] =
+    ["data", "binaryData", "labels", "matchLabels", "nodeSelector", "limits", "requests", "selector"];
+/// Beginning of the names of containers and volumes that Regent adds to a copy.
+const OURS: &str = "regent-";
+
+/// How an object differs from what home's revision would be here.
+pub fn differences(home: &Value, here: Option<&Value>) -> Vec<Difference> {
+    let object = object_of(home);
+    let Some(here) = here else {
+        return vec![Difference { object, home: Some("{…}".into()), ..Difference::default() }];
+    };
+    let mut found = Vec::new();
+    let secret = text(home, "/kind") == "Secret";
+    for field in ["spec", "data", "binaryData", "imagePullSecrets", "automountServiceAccountToken"] {
+        let nothing = Value::Null;
+        let (wanted, is) = (home.get(field).unwrap_or(&nothing), here.get(field).unwrap_or(&nothing));
+        if !wanted.is_null() || field == "data" {
+            compare(&format!("/{field}"), field, wanted, is, &mut found);
+        }
+    }
+    let told = |(path, wanted, is): (String, Option<Value>, Option<Value>)| Difference {
+        object: object.clone(),
+        path,
+        home: wanted.filter(|_| !secret).map(|v| v.to_string()),
+        here: is.filter(|_| !secret).map(|v| v.to_string()),
+    };
+    found.into_iter().map(told).collect()
+}
+
+type Found = Vec<(String, Option<Value>, Option<Value>)>;
+
+fn escaped(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
+fn compare(path: &str, field: &str, wanted: &Value, is: &Value, found: &mut Found) {
+    match (wanted, is) {
+        (Value::Object(wanted), Value::Object(is)) => {
+            for (key, value) in wanted.iter().filter(|(k, _)| !k.starts_with("regent.dev/")) {
+                compare(&format!("{path}/{}", escaped(key)), key, value, is.get(key).unwrap_or(&Value::Null), found);
+            }
+            let added = is.iter().filter(|(k, _)| OPEN.contains(&field) && !wanted.contains_key(*k));
+            for (key, value) in added.filter(|(k, _)| !k.starts_with("regent.dev/")) {
+                found.push((format!("{path}/{}", escaped(key)), None, Some(value.clone())));
+            }
+        }
+        (Value::Array(wanted), Value::Array(is)) if wanted.iter().chain(is).all(|i| i.get("name").is_some()) => {
+            named(path, wanted, is, found);
+        }
+        _ if is_same(wanted, is) => {}
+        _ => {
+            let some = |v: &Value| (!v.is_null()).then(|| v.clone());
+            found.push((path.to_owned(), some(wanted), some(is)));
+        }
+    }
+}
+
+/// Lists whose items have names: each item by its name, in home's order.
+fn named(path: &str, wanted: &[Value], is: &[Value], found: &mut Found) {
+    let name = |v: &Value| text(v, "/name").to_owned();
+    let is_theirs = |v: &&Value| !text(v, "/name").starts_with(OURS);
+    for (index, item) in wanted.iter().filter(is_theirs).enumerate() {
+        match is.iter().find(|i| name(i) == name(item)) {
+            Some(other) => compare(&format!("{path}/{index}"), "", item, other, found),
+            None => found.push((format!("{path}/{index}"), Some(item.clone()), None)),
+        }
+    }
+    for item in is.iter().filter(is_theirs).filter(|i| !wanted.iter().any(|w| name(w) == name(i))) {
+        found.push((format!("{path}/-"), None, Some(item.clone())));
+    }
+}
+
+/// Whether two values mean the same: home's copy may leave out what the API server fills in.
+fn is_same(wanted: &Value, is: &Value) -> bool {
+    match (wanted, is) {
+        (Value::Object(wanted), Value::Object(is)) => {
+            wanted.iter().all(|(k, v)| is_same(v, is.get(k).unwrap_or(&Value::Null)))
+        }
+        (Value::Array(wanted), Value::Array(is)) => {
+            wanted.len() == is.len() && wanted.iter().zip(is).all(|(w, i)| is_same(w, i))
+        }
+        (Value::Object(map), Value::Null) => map.is_empty(),
+        (Value::Array(list), Value::Null) => list.is_empty(),
+        // Quantities are written in more than one way: 1000m is 1.
+        (Value::String(a), Value::String(b)) => a == b || quantity(a).is_some_and(|q| Some(q) == quantity(b)),
+        (Value::Number(a), Value::String(b)) => &a.to_string() == b,
+        (wanted, is) => wanted == is,
+    }
+}
+
+/// A quantity in thousandths, for the suffixes that an API server rewrites.
+fn quantity(text: &str) -> Option<u128> {
+    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u128 = text.get(..at)?.parse().ok()?;
+    let factor: u128 = match text.get(at..)? {
+        "m" => 1,
+        "" => 1000,
+        "k" => 1_000_000,
+        "M" => 1_000_000_000,
+        "G" => 1_000_000_000_000,
+        "Ki" => 1000 << 10,
+        "Mi" => 1000 << 20,
+        "Gi" => 1000 << 30,
+        _ => return None,
+    };
+    number.checked_mul(factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn till(replicas: u32, image: &str, extra: Option<Value>) -> Value {
+        let mut env = vec![json!({ "name": "A", "value": "1" })];
+        env.extend(extra);
+        json!({ "kind": "Deployment", "metadata": { "name": "till", "namespace": "case" }, "spec": { "replicas": replicas,
+            "template": { "metadata": { "labels": { "app": "case", "regent.dev/template": image } }, "spec": {
+                "initContainers": [{ "name": "regent-gate", "image": image }, { "name": "schema", "image": "s:1" }],
+                "containers": [{ "name": "till", "image": image, "env": env, "resources": { "limits": { "cpu": "1000m" } } }] } } } })
+    }
+
+    #[test]
+    fn what_people_scaled_and_patched_is_named_by_field_with_both_values() {
+        let mut here = till(6, "till:1-cve-fixed", Some(json!({ "name": "B", "value": "2" })));
+        here["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"] = json!("1");
+        here["spec"]["template"]["spec"]["containers"][0]["terminationMessagePath"] = json!("/dev/termination-log");
+        here["spec"]["template"]["spec"]["initContainers"][1]["image"] = json!("s:2");
+        let found = differences(&till(2, "till:1", None), Some(&here));
+        let told: Vec<(&str, Option<&str>, Option<&str>)> =
+            found.iter().map(|d| (d.path.as_str(), d.home.as_deref(), d.here.as_deref())).collect();
+        assert_eq!(
+            told,
+            [
+                ("/spec/replicas", Some("2"), Some("6")),
+                ("/spec/template/spec/containers/0/env/-", None, Some(r#"{"name":"B","value":"2"}"#)),
+                ("/spec/template/spec/containers/0/image", Some(r#""till:1""#), Some(r#""till:1-cve-fixed""#)),
+                ("/spec/template/spec/initContainers/0/image", Some(r#""s:1""#), Some(r#""s:2""#)),
+            ]
+        );
+        assert!(found.iter().all(|d| d.object == "Deployment case/till"));
+        assert_eq!(differences(&till(2, "till:1", None), Some(&till(2, "till:1", None))), vec![]);
+    }
+
+    #[test]
+    fn a_missing_object_is_a_difference_and_a_secret_shows_no_value() {
+        assert_eq!(differences(&till(2, "till:1", None), None)[0].path, "");
+        let secret = |value: &str| json!({ "kind": "Secret", "metadata": { "name": "s", "namespace": "case" }, "data": { "k": value } });
+        let found = differences(&secret("YQ=="), Some(&secret("Yg==")));
+        assert_eq!((found[0].path.as_str(), &found[0].home, &found[0].here), ("/data/k", &None, &None));
+    }
+}

@@ -44,3 +44,10 @@ params != null &&
 {{- define "regent.notMirror" -}}
 !has(object.metadata.annotations) || !('kubernetes.io/config.mirror' in object.metadata.annotations)
 {{- end -}}
+
+{{/* CEL: container c has the gate's volume at /regent, and nothing else there or below, however the path is spelled. */}}
+{{- define "regent.gateMounted" -}}
+has(c.volumeMounts) && c.volumeMounts.exists(m, m.name == 'regent-gate' && m.mountPath == '/regent') &&
+c.volumeMounts.all(m, (m.name == 'regent-gate' && m.mountPath == '/regent' && !has(m.subPath) && !has(m.subPathExpr)) ||
+  !m.mountPath.matches('^([.]?/+)*regent(/|$)|(^|/)[.][.](/|$)'))
+{{- end -}}

@@ -111,3 +111,10 @@ async fn a_held_gate_says_what_it_waits_for_and_ends_when_it_is_told_to() {
     let wrong = std::process::Command::new(pod.target.join("regent-gate")).arg("open").status().unwrap();
     assert_eq!(wrong.code(), Some(2), "no mistake opens a gate");
 }
+
+#[test]
+fn a_try_asks_nobody_and_ends_well() {
+    let run = |args: &[&str]| std::process::Command::new(env!("CARGO_BIN_EXE_regent-gate")).args(args).status();
+    assert_eq!(run(&["try"]).unwrap().code(), Some(0));
+    assert_eq!(run(&["try", "wait"]).unwrap().code(), Some(2));
+}

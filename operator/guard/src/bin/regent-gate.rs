@@ -4,6 +4,10 @@
 //! pod's first init container, in the pod's own image, as any user. It ends with
 //! status 0 when the guard says `open`, and never for any other reason: whatever goes
 //! wrong, it goes on asking.
+//!
+//! `regent-gate try` ends with status 0 at once. At a standby it runs before the gate with
+//! the image, environment and volumes of each container that will run after it: what stands
+//! in such a container's way is then said by the kubelet while home still runs.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -19,11 +23,18 @@ const RETRY_LATER: Duration = Duration::from_millis(50);
 /// How long a wait may last before a person is told what for.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+const USAGE: &str = "usage: regent-gate wait (beside gate.sock: waits until this node's guard lets the pod run)
+       regent-gate try (ends at once: whoever started it has the container's image, environment and volumes)";
+
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    if arguments.len() != 1 || arguments[0] != "wait" {
-        eprintln!("usage: regent-gate wait (beside gate.sock: waits until this node's guard lets the pod run)");
-        return ExitCode::from(2);
+    match arguments.first().and_then(|a| a.to_str()) {
+        Some("wait") if arguments.len() == 1 => {}
+        Some("try") if arguments.len() == 1 => return ExitCode::SUCCESS,
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
     }
     regent_guard::sys::exit_on_term();
     if let Err(error) = std::env::current_exe().and_then(|path| enter(&path)) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -102,6 +102,7 @@ pub async fn run_witness(
         plans: plans.clone(),
         observer: observer.clone(),
         lease: None,
+        leases: None,
         bundles: None,
     };
     let mut tasks = JoinSet::new();
@@ -214,6 +215,7 @@ impl Site {
             self.plans.clone(),
             groups.clone(),
             takeovers.clone(),
+            objects.clone(),
             self.stop.clone(),
         ));
         self.spawn(lists.clone().run(self.stop.clone()));
@@ -278,6 +280,7 @@ impl Site {
             groups,
             leases,
             leadership,
+            told: Mutex::default(),
         };
         self.spawn(standby.run(self.stop.clone()));
         self.spawn(Arc::new(reconciler).run(self.stop.clone()));
@@ -371,6 +374,7 @@ impl Site {
             plans: self.plans.clone(),
             observer: self.observer.clone(),
             lease: Some(shell),
+            leases: Some(self.leases.clone()),
             bundles: Some(mirror),
         };
         self.tasks.spawn(guarded(self.stop.clone(), serve(self.pod.federation, services, self.stop.clone())));

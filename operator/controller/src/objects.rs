@@ -24,7 +24,7 @@ const CONFLICTS: usize = 16;
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectError {
     /// The API server said no.
-    #[error("{object}: {error}")]
+    #[error("{object}: {}", words(error))]
     Api {
         /// The object.
         object: String,
@@ -54,6 +54,14 @@ pub enum ObjectError {
     },
 }
 
+/// What an API server said, without what only a program wants to know of it.
+fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
 impl ObjectError {
     /// Whether another writer was first, or made the object first.
     pub fn is_conflict(&self) -> bool {
@@ -75,10 +83,43 @@ impl ObjectError {
         self.code() == Some(422)
     }
 
+    /// Whether the API server refuses the object itself, and not for now or for who asks.
+    pub fn is_refusal(&self) -> bool {
+        self.code().is_some_and(|code| (400..500).contains(&code) && ![401, 404, 408, 409, 429].contains(&code))
+    }
+
+    /// Whether a field of the object can't be changed once it is there.
+    pub fn is_immutable(&self) -> bool {
+        let words = ["immutable", "updates to statefulset spec", "may not change", "may not be changed"];
+        self.is_invalid() && words.iter().any(|w| self.said().contains(w))
+    }
+
+    /// Whether the namespace in which something was to be done is missing.
+    pub fn is_missing_namespace(&self) -> bool {
+        self.is_not_found() && self.said().contains("namespaces")
+    }
+
+    /// Whether it is the operator's Role that lacks something, and not a policy that refuses.
+    pub fn is_rbac(&self) -> bool {
+        self.said().contains("cannot ")
+    }
+
+    /// What the API server said, in its own words.
+    pub fn said(&self) -> String {
+        match self.status() {
+            Some(status) => status.message.clone(),
+            None => self.to_string(),
+        }
+    }
+
     fn code(&self) -> Option<u16> {
+        self.status().map(|status| status.code)
+    }
+
+    fn status(&self) -> Option<&kube::core::Status> {
         match self {
             Self::Api { error, .. } => match &**error {
-                kube::Error::Api(status) => Some(status.code),
+                kube::Error::Api(status) => Some(status),
                 _ => None,
             },
             Self::Silent { .. } | Self::Contended { .. } | Self::Unusable { .. } => None,

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use futures::Stream;
 use futures::future::BoxFuture;
-use regent_core::ids::{GroupKey, SiteName};
+use regent_api::ControlLeaseStatus;
+use regent_core::ids::{Epoch, GroupKey, SiteName};
 use regent_core::message::{Request as LeaseRequest, Submission};
 use regent_core::sign::Digest;
+use regent_kinds::object::shortened;
 use regent_proto::v1;
 use regent_proto::v1::federation_server::{Federation, FederationServer};
 use regent_shell::clock;
@@ -19,6 +21,7 @@ use tonic::{Request, Response, Status};
 
 use crate::context::Context;
 use crate::lease::LeaseShell;
+use crate::objects::ControlLeases;
 use crate::observer::Observer;
 use crate::plans::Plans;
 use crate::witness::WitnessService;
@@ -29,11 +32,13 @@ const MAX_STREAMS: u32 = 64;
 const MAX_MESSAGE: usize = 32 << 20;
 /// A bundle travels in pieces of this size.
 const CHUNK: usize = 256 << 10;
+/// Why there is no bundle, in bytes.
+const MAX_NOTICE: usize = 1024;
 
 /// What the mirror answers to the standbys of this site's groups.
 pub trait Bundles: Send + Sync + 'static {
     /// The bundle of a group that is at home here, unless the caller has that one already.
-    fn bundle(&self, caller: SiteName, group: GroupKey, have: String) -> BoxFuture<'_, Result<Option<Bundle>, Status>>;
+    fn bundle(&self, caller: SiteName, group: GroupKey, have: String) -> BoxFuture<'_, Result<Answer, Status>>;
     /// What a standby holds ready.
     fn readiness(&self, caller: SiteName, report: v1::ReadinessReport) -> BoxFuture<'_, Result<(), Status>>;
 }
@@ -45,6 +50,15 @@ pub struct Bundle {
     pub digest: Digest,
     /// The envelope's bytes.
     pub data: Arc<Vec<u8>>,
+}
+
+/// What a standby gets that asks for a bundle.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// One that it hasn't.
+    Bundle(Bundle),
+    /// Nothing new; why, if that is more than that the caller has it.
+    Nothing(Option<String>),
 }
 
 /// Everything that other sites may ask.
@@ -60,6 +74,8 @@ pub struct Services {
     pub observer: Arc<Observer>,
     /// Holder and candidate, at full sites.
     pub lease: Option<Arc<LeaseShell>>,
+    /// This site's `ControlLeases`, at full sites.
+    pub leases: Option<ControlLeases>,
     /// The mirror, at full sites.
     pub bundles: Option<Arc<dyn Bundles>>,
 }
@@ -154,14 +170,19 @@ impl Federation for Services {
     async fn bundle(&self, request: Request<v1::BundleRequest>) -> Result<Response<Self::BundleStream>, Status> {
         let caller = peer_site(&request)?;
         let v1::BundleRequest { group, have_digest } = request.into_inner();
-        let bundle = self.bundles()?.bundle(caller, group_key("group", &group)?, have_digest).await?;
-        let Some(Bundle { digest, data }) = bundle else {
-            return Ok(Response::new(Box::pin(futures::stream::empty())));
+        let answer = self.bundles()?.bundle(caller, group_key("group", &group)?, have_digest).await?;
+        let Bundle { digest, data } = match answer {
+            Answer::Bundle(bundle) => bundle,
+            Answer::Nothing(why) => {
+                let told = why.map(|w| shortened(&w, MAX_NOTICE).to_owned());
+                let chunk = told.map(|notice| Ok(v1::BundleChunk { notice, ..v1::BundleChunk::default() }));
+                return Ok(Response::new(Box::pin(futures::stream::iter(chunk))));
+            }
         };
         let digest = digest.to_string();
         let pieces = (0..data.len().div_ceil(CHUNK)).map(move |i| {
             let piece = data.get(i * CHUNK..data.len().min((i + 1) * CHUNK)).unwrap_or_default();
-            Ok(v1::BundleChunk { digest: digest.clone(), data: piece.to_vec() })
+            Ok(v1::BundleChunk { digest: digest.clone(), data: piece.to_vec(), notice: String::new() })
         });
         Ok(Response::new(Box::pin(futures::stream::iter(pieces))))
     }
@@ -175,7 +196,7 @@ impl Federation for Services {
     async fn released(&self, request: Request<v1::ReleasedNotice>) -> Result<Response<v1::ReleasedAck>, Status> {
         let caller = peer_site(&request)?;
         let v1::ReleasedNotice { group, epoch } = request.into_inner();
-        let epoch = epoch.parse().map_err(|e| Status::invalid_argument(format!("epoch: {e}")))?;
+        let epoch: Epoch = epoch.parse().map_err(|e| Status::invalid_argument(format!("epoch: {e}")))?;
         let group = group_key("group", &group)?;
         let lease = self.lease.as_ref().ok_or_else(|| {
             Status::failed_precondition(format!(
@@ -187,6 +208,16 @@ impl Federation for Services {
             return Err(Status::permission_denied(format!(
                 "epoch {epoch} of group {group} is not site {caller}'s to release"
             )));
+        }
+        // For the other replica too, which may be the one that records what comes of it.
+        if let Some(leases) = &self.leases {
+            let note = |s: &mut ControlLeaseStatus| {
+                s.handed_over = Some(epoch.to_string());
+                true
+            };
+            if let Err(e) = leases.update(&group, note).await {
+                tracing::debug!("{e}");
+            }
         }
         Ok(Response::new(v1::ReleasedAck {}))
     }

@@ -1,43 +1,49 @@
 //! The mirror: home's objects of a group, as one signed bundle for its standbys.
 //!
 //! ```text
-//!   API server --capture--> select --> strip --> Bundle --sign--> packed, served to standbys
+//!   API server --capture--> select --> settle, pin --> strip --> Bundle --sign--> packed, served to standbys
 //! ```
+//!
+//! A release counts once it is complete at home. Until then, and while home is empty, the
+//! last complete one is served, or nothing new with the reason; after a restart this replica
+//! has none, and needs none: standbys keep what they hold.
 //!
 //! Home's objects stay the source, whoever holds the group: while another site does,
 //! nothing is mirrored. A capture is a function of the objects, and so are its bytes
 //! and its signature: both replicas serve the same bundle without speaking to each other.
 
-pub mod bundle;
 pub mod capture;
 pub mod reports;
-pub mod select;
-pub mod strip;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use regent_api::FailoverGroup;
+use jiff::Timestamp;
+use kube::ResourceExt;
+use regent_api::{FailoverGroup, FailoverGroupStatus, PRUNE_ANNOTATION};
 use regent_core::ids::{GroupKey, SiteName};
 use regent_core::sign::Digest;
 use regent_core::time::Moment;
+use regent_kinds::bundle;
+use regent_kinds::release::{Release, Withheld};
+use regent_kinds::report::StandbyReport;
 use regent_proto::v1;
 use regent_shell::clock;
 use tokio::sync::watch;
 use tonic::Status;
 
 use crate::context::Context;
-use crate::federation::server::{Bundle as Served, Bundles};
-use crate::lease::{LeaseShell, named};
+use crate::federation::server::{Answer, Bundle as Served, Bundles};
+use crate::lease::{LeaseShell, held_elsewhere, named};
 use crate::objects::{ObjectError, Snapshot};
 use crate::plans::Plans;
 
-pub use reports::{StandbyReport, note_report};
+pub use reports::{note_report, to_wire};
 
 /// A capture serves everyone who asks within this time.
-const FRESH: Duration = Duration::from_millis(900);
+const FRESH: Duration = Duration::from_millis(3500);
 
 /// Why a group can't be captured.
 #[derive(Debug, thiserror::Error)]
@@ -67,13 +73,41 @@ fn hint(error: &ObjectError) -> &'static str {
 /// A group as last captured.
 #[derive(Debug, Clone)]
 pub struct Captured {
-    /// The signed bundle.
-    pub served: Served,
-    /// What belongs to the group and is not mirrored.
+    /// The last complete release, signed; none if there was none since this replica's start.
+    pub served: Option<Served>,
+    /// Why home's objects, as they are now, are given to no standby.
+    pub withheld: Option<Withheld>,
+    /// How the group runs here.
+    pub run: StandbyReport,
+    /// What belongs to the group and stays at home.
     pub unknown: Vec<String>,
-    /// Pods that its workloads want.
-    pub replicas: u32,
+    /// What pods need and standbys don't get.
+    pub unmet: Vec<String>,
+    /// What else a person should know.
+    pub notices: Vec<String>,
     at: Moment,
+}
+
+impl Captured {
+    /// What a standby gets that has `have`. Replicas may have seen different releases
+    /// complete, each in its own pass: while nothing new is given out, the one that the
+    /// group's status names is given, so that no standby is sent to and fro.
+    fn answer(&self, have: &str, status: Option<&FailoverGroupStatus>) -> Answer {
+        let named = status.and_then(|s| s.revision.as_deref());
+        let digest = self.served.as_ref().map(|s| s.digest.to_string());
+        let is_new = digest.as_deref().is_some_and(|d| d != have && (self.withheld.is_none() || named == Some(d)));
+        if let Some(served) = self.served.as_ref().filter(|_| is_new) {
+            return Answer::Bundle(served.clone());
+        }
+        let since = status.and_then(|s| s.empty_since.as_ref()).map(|t| since_of(t.0));
+        let revision = digest.as_deref().or(named);
+        Answer::Nothing(self.withheld.as_ref().map(|w| w.words(revision, since.as_deref())))
+    }
+}
+
+/// How messages write since when home is empty.
+pub fn since_of(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// Captures and serves the groups that are at home here.
@@ -84,6 +118,7 @@ pub struct Mirror {
     shell: Arc<LeaseShell>,
     groups: watch::Receiver<Snapshot<FailoverGroup>>,
     captured: RwLock<BTreeMap<GroupKey, Captured>>,
+    rest: capture::Rest,
 }
 
 impl Mirror {
@@ -95,7 +130,7 @@ impl Mirror {
         shell: Arc<LeaseShell>,
         groups: watch::Receiver<Snapshot<FailoverGroup>>,
     ) -> Self {
-        Self { context, client, plans, shell, groups, captured: RwLock::default() }
+        Self { context, client, plans, shell, groups, captured: RwLock::default(), rest: capture::Rest::default() }
     }
 
     /// A group's object at this site.
@@ -107,12 +142,11 @@ impl Mirror {
     fn may_mirror(&self, group: &GroupKey) -> bool {
         self.shell.group_status(group).is_none_or(|status| {
             let holder = named(&status, self.context.charter.faulty_witnesses as usize);
-            matches!(status.role, "Holder" | "RanOut" | "Releasing")
-                || holder.is_none_or(|v| v.site == self.context.site)
+            status.role.may_run() || holder.is_none_or(|v| v.site == self.context.site)
         })
     }
 
-    /// The group as it is, captured within the last second; as last captured while
+    /// The group as it is, captured of late; as last captured while
     /// another site holds it.
     pub async fn captured(&self, group: &GroupKey) -> Result<Option<Captured>, MirrorError> {
         let held = self.captured.read().unwrap_or_else(PoisonError::into_inner).get(group).cloned();
@@ -123,21 +157,36 @@ impl Mirror {
             return Ok(held);
         }
         let read = |error| MirrorError::Read { group: group.clone(), error };
-        let capture = capture::capture(&self.client, group, &object.spec).await.map_err(read)?;
-        let replicas = replicas(&capture.bundle);
-        let envelope = self.context.sign(&capture.bundle);
-        let digest: Digest = bundle::digest_of(&envelope);
-        let data = match held {
-            Some(held) if held.served.digest == digest => held.served.data,
-            _ => Arc::new(bundle::pack(group, &envelope)?),
-        };
-        let unknown = capture.unknown.into_iter().collect();
-        let captured = Captured { served: Served { digest, data }, unknown, replicas, at: now };
+        let pruned = object.annotations().get(PRUNE_ANNOTATION).map(|a| bundle::pruned(a)).unwrap_or_default();
+        let (release, run) =
+            capture::capture(&self.client, group, &object.spec, &pruned, &self.rest).await.map_err(read)?;
+        let mut served = held.and_then(|h| h.served);
+        if release.withheld.is_none() {
+            served = Some(self.signed(group, &release.bundle, served)?);
+        }
+        let Release { withheld, unmet, notices, .. } = release;
+        let unknown = release.unknown.into_iter().collect();
+        let captured = Captured { served, withheld, run, unknown, unmet, notices, at: now };
         self.captured.write().unwrap_or_else(PoisonError::into_inner).insert(group.clone(), captured.clone());
         Ok(Some(captured))
     }
 
-    async fn serve(&self, caller: SiteName, group: GroupKey, have: String) -> Result<Option<Served>, Status> {
+    /// The bundle, signed and packed; as it was if nothing of it changed.
+    fn signed(
+        &self,
+        group: &GroupKey,
+        made: &bundle::Bundle,
+        before: Option<Served>,
+    ) -> Result<Served, bundle::BundleError> {
+        let envelope = self.context.sign(made);
+        let digest: Digest = bundle::digest_of(&envelope);
+        match before {
+            Some(before) if before.digest == digest => Ok(before),
+            _ => Ok(Served { digest, data: Arc::new(bundle::pack(group, &envelope)?) }),
+        }
+    }
+
+    async fn serve(&self, caller: SiteName, group: GroupKey, have: String) -> Result<Answer, Status> {
         if group.home != self.context.site {
             let text = format!("group {group}: its home is {}, this is {}; ask there", group.home, self.context.site);
             return Err(Status::failed_precondition(text));
@@ -152,31 +201,40 @@ impl Mirror {
             return Err(Status::permission_denied(text));
         }
         let captured = self.captured(&group).await.map_err(|e| Status::unavailable(e.to_string()))?;
-        let Some(captured) = captured else {
-            return Err(Status::unavailable(format!("group {group}: not captured yet; ask again")));
-        };
-        Ok((captured.served.digest.to_string() != have).then_some(captured.served))
+        match (captured, self.object(&group)) {
+            (Some(captured), object) => Ok(captured.answer(&have, object.as_ref().and_then(|o| o.status.as_ref()))),
+            (None, Some(_)) => {
+                Ok(Answer::Nothing(Some("nothing is mirrored while another site holds the group".into())))
+            }
+            (None, None) => {
+                let text = format!("group {group}: home has no FailoverGroup of that name; ask again");
+                Err(Status::unavailable(text))
+            }
+        }
     }
 }
 
-/// How many pods a bundle's workloads want.
-fn replicas(bundle: &bundle::Bundle) -> u32 {
-    let wanted = |o: &serde_json::Value| match bundle::text(o, "/kind") {
-        "Deployment" | "StatefulSet" => o.pointer("/spec/replicas").and_then(serde_json::Value::as_u64).unwrap_or(1),
-        _ => 0,
-    };
-    u32::try_from(bundle.objects.iter().map(wanted).sum::<u64>()).unwrap_or(u32::MAX)
-}
-
 impl Bundles for Mirror {
-    fn bundle(&self, caller: SiteName, group: GroupKey, have: String) -> BoxFuture<'_, Result<Option<Served>, Status>> {
+    fn bundle(&self, caller: SiteName, group: GroupKey, have: String) -> BoxFuture<'_, Result<Answer, Status>> {
         Box::pin(self.serve(caller, group, have))
     }
 
     fn readiness(&self, caller: SiteName, report: v1::ReadinessReport) -> BoxFuture<'_, Result<(), Status>> {
         Box::pin(async move {
-            let (group, report) = StandbyReport::try_from_wire(report).map_err(Status::invalid_argument)?;
-            if self.plans.get(&group).is_none_or(|p| p.plan().rank(&caller).is_none()) {
+            let (group, report) = reports::from_wire(report).map_err(Status::invalid_argument)?;
+            let status = self.shell.group_status(&group);
+            let held = status.and_then(|s| held_elsewhere(&s, &self.context.charter, &self.context.site));
+            let is_planned = self.plans.get(&group).is_some_and(|p| p.plan().rank(&caller).is_some());
+            // Who holds it is heard also when a newer plan leaves it out.
+            if !is_planned && held.as_ref() != Some(&caller) {
+                let object = FailoverGroup::name_at(&group, &self.context.site);
+                let known = self.groups.borrow().get(&object).and_then(|o| o.status.clone()).unwrap_or_default();
+                // What it said while it was in the plan is true no more.
+                if known.standbys.iter().any(|s| s.site == caller.as_str())
+                    && let Err(e) = reports::forget_report(&self.client, &object, &caller).await
+                {
+                    tracing::debug!("{e}");
+                }
                 let text = format!("group {group}: site {caller} is not in its plan, so its readiness says nothing");
                 return Err(Status::permission_denied(text));
             }

@@ -5,75 +5,92 @@
 
 use kube::api::{Api, Patch, PatchParams};
 use regent_api::FailoverGroup;
-use regent_api::group::{StandbyState, StandbyStatus};
+use regent_api::group::{Difference, StandbyStatus};
 use regent_core::ids::{GroupKey, SiteName};
+use regent_kinds::report::{MAX_DIFFERENCES, MAX_MESSAGE, MAX_NOTICES, MAX_TEXT, MAX_VALUE, StandbyReport};
 use regent_proto::v1;
 use tokio::sync::watch;
 
 use crate::objects::{ObjectError, Snapshot, bounded};
 
-/// What a standby holds ready.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct StandbyReport {
-    /// The digest of the bundle that is held ready.
-    pub revision: String,
-    /// Pods that are held ready.
-    pub armed: u32,
-    /// Pods that are wanted.
-    pub wanted: u32,
-    /// What it has prepared, as one word.
-    pub reason: String,
-    /// Why it isn't ready, and what to do.
-    pub message: String,
+/// Reads a report, or says which field is wrong. Everything is counted before it is believed.
+pub fn from_wire(report: v1::ReadinessReport) -> Result<(GroupKey, StandbyReport), String> {
+    let group = report.group.parse().map_err(|e| format!("group: {e}"))?;
+    let texts = [
+        ("reason", report.reason.len(), 64),
+        ("message", report.message.len(), MAX_MESSAGE),
+        ("bundle_digest", report.bundle_digest.len(), 64),
+        ("next_digest", report.next_digest.len(), 64),
+        ("epoch", report.epoch.len(), 64),
+        ("notices", report.notices.len(), MAX_NOTICES),
+        ("differences", report.differences.len(), MAX_DIFFERENCES),
+        ("notices", report.notices.iter().map(String::len).max().unwrap_or_default(), MAX_TEXT),
+        ("differences", report.differences.iter().map(longest).max().unwrap_or_default(), MAX_VALUE),
+    ];
+    if let Some((field, found, limit)) = texts.into_iter().find(|(_, found, limit)| found > limit) {
+        return Err(format!("{field}: {found} is more than the limit of {limit}"));
+    }
+    let state = serde_json::from_value(report.state.as_str().into()).map_err(|e| format!("state: {e}"))?;
+    let some = |s: String| (!s.is_empty()).then_some(s);
+    let difference = |d: v1::Difference| Difference { object: d.object, path: d.path, home: d.home, here: d.here };
+    let report = StandbyReport {
+        state,
+        revision: report.bundle_digest,
+        next: some(report.next_digest),
+        epoch: some(report.epoch),
+        armed: report.armed_pods,
+        wanted: report.wanted_pods,
+        reason: report.reason,
+        message: report.message,
+        notices: report.notices,
+        differences: report.differences.into_iter().map(difference).collect(),
+    };
+    Ok((group, report))
 }
 
-/// The state that a report's reason stands for; every other reason blocks.
-pub fn state_of(reason: &str) -> StandbyState {
-    match reason {
-        "" => StandbyState::Armed,
-        "Waiting" => StandbyState::Waiting,
-        "Preparing" => StandbyState::Preparing,
-        "NameTaken" => StandbyState::NameTaken,
-        "Unlawful" => StandbyState::Unlawful,
-        "Holding" => StandbyState::Holding,
-        _ => StandbyState::Blocked,
+/// The longest text of a difference, in bytes.
+fn longest(d: &v1::Difference) -> usize {
+    let texts = [Some(&d.object), Some(&d.path), d.home.as_ref(), d.here.as_ref()];
+    texts.into_iter().flatten().map(String::len).max().unwrap_or_default()
+}
+
+/// The report, for another site.
+pub fn to_wire(report: &StandbyReport, group: &GroupKey) -> v1::ReadinessReport {
+    let difference = |d: &Difference| v1::Difference {
+        object: d.object.clone(),
+        path: d.path.clone(),
+        home: d.home.clone(),
+        here: d.here.clone(),
+    };
+    v1::ReadinessReport {
+        group: group.to_string(),
+        bundle_digest: report.revision.clone(),
+        armed_pods: report.armed,
+        wanted_pods: report.wanted,
+        reason: report.reason.clone(),
+        message: report.message.clone(),
+        state: format!("{:?}", report.state),
+        next_digest: report.next.clone().unwrap_or_default(),
+        epoch: report.epoch.clone().unwrap_or_default(),
+        notices: report.notices.clone(),
+        differences: report.differences.iter().map(difference).collect(),
     }
 }
 
-impl StandbyReport {
-    /// Reads a report, or says which field is wrong.
-    pub fn try_from_wire(report: v1::ReadinessReport) -> Result<(GroupKey, Self), String> {
-        let group = report.group.parse().map_err(|e| format!("group: {e}"))?;
-        if report.reason.len() > 64 || report.message.len() > 4096 || report.bundle_digest.len() > 64 {
-            return Err("reason, message or bundle_digest is too long: at most 64, 4096 and 64 bytes".to_owned());
-        }
-        let (revision, reason, message) = (report.bundle_digest, report.reason, report.message);
-        Ok((group, Self { revision, armed: report.armed_pods, wanted: report.wanted_pods, reason, message }))
-    }
-
-    /// The report, for another site.
-    pub fn to_wire(&self, group: &GroupKey) -> v1::ReadinessReport {
-        v1::ReadinessReport {
-            group: group.to_string(),
-            bundle_digest: self.revision.clone(),
-            armed_pods: self.armed,
-            wanted_pods: self.wanted,
-            reason: self.reason.clone(),
-            message: self.message.clone(),
-        }
-    }
-
-    fn status(&self, site: &SiteName) -> StandbyStatus {
-        let some = |s: &str| (!s.is_empty()).then(|| s.to_owned());
-        StandbyStatus {
-            site: site.to_string(),
-            state: state_of(&self.reason),
-            revision: some(&self.revision),
-            armed_pods: i32::try_from(self.armed).unwrap_or(i32::MAX),
-            wanted_pods: i32::try_from(self.wanted).unwrap_or(i32::MAX),
-            reason: some(&self.reason),
-            message: some(&self.message),
-        }
+fn status_of(report: &StandbyReport, site: &SiteName) -> StandbyStatus {
+    let some = |s: &str| (!s.is_empty()).then(|| s.to_owned());
+    StandbyStatus {
+        site: site.to_string(),
+        state: report.state,
+        revision: some(&report.revision),
+        next_revision: report.next.clone(),
+        epoch: report.epoch.clone(),
+        armed_pods: i32::try_from(report.armed).unwrap_or(i32::MAX),
+        wanted_pods: i32::try_from(report.wanted).unwrap_or(i32::MAX),
+        reason: some(&report.reason),
+        message: some(&report.message),
+        notices: report.notices.clone(),
+        differences: report.differences.clone(),
     }
 }
 
@@ -87,7 +104,7 @@ pub async fn note_report(
     report: &StandbyReport,
 ) -> Result<(), ObjectError> {
     let name = FailoverGroup::name_at(group, here);
-    let status = report.status(standby);
+    let status = status_of(report, standby);
     let known = groups.borrow().get(&name).map(|o| {
         let standbys = o.status.as_ref().map(|s| s.standbys.as_slice()).unwrap_or_default();
         standbys.contains(&status)
@@ -122,27 +139,59 @@ async fn apply(
 
 #[cfg(test)]
 mod tests {
+    use regent_api::group::StandbyState;
+
     use super::*;
 
     #[test]
-    fn a_report_survives_the_wire_and_says_its_state() {
+    fn a_report_survives_the_wire_whole() {
         let group: GroupKey = "ireland/shop".parse().unwrap();
         let report = StandbyReport {
+            state: StandbyState::Starting,
             revision: "ab".into(),
+            next: Some("cd".into()),
+            epoch: Some("2.2".into()),
             armed: 1,
             wanted: 2,
-            reason: "Preparing".into(),
+            reason: "NotReady".into(),
             message: "m".into(),
+            notices: vec!["n".into()],
+            differences: vec![Difference { object: "o".into(), path: "/p".into(), home: Some("1".into()), here: None }],
         };
-        let (key, read) = StandbyReport::try_from_wire(report.to_wire(&group)).unwrap();
+        let (key, read) = from_wire(to_wire(&report, &group)).unwrap();
         assert_eq!((key, &read), (group.clone(), &report));
-        let status = read.status(&"france".parse().unwrap());
-        assert_eq!((status.state, status.armed_pods, status.wanted_pods), (StandbyState::Preparing, 1, 2));
-        assert_eq!(state_of(""), StandbyState::Armed);
-        assert_eq!(state_of("NoCapacity"), StandbyState::Blocked);
-        let long = v1::ReadinessReport { reason: "x".repeat(65), ..report.to_wire(&group) };
-        assert!(StandbyReport::try_from_wire(long).is_err());
-        let bad = v1::ReadinessReport { group: "shop".into(), ..report.to_wire(&group) };
-        assert!(StandbyReport::try_from_wire(bad).unwrap_err().starts_with("group:"));
+        let status = status_of(&read, &"france".parse().unwrap());
+        assert_eq!((status.state, status.armed_pods, status.wanted_pods), (StandbyState::Starting, 1, 2));
+        assert_eq!(
+            serde_json::to_value(status.state).unwrap(),
+            format!("{:?}", status.state),
+            "the wire's word is the API's"
+        );
+    }
+
+    #[test]
+    fn a_report_beyond_its_bounds_is_refused_by_field() {
+        let good = v1::ReadinessReport { group: "ireland/shop".into(), state: "Armed".into(), ..Default::default() };
+        let long = |n: usize| "x".repeat(n);
+        let cases = [
+            (v1::ReadinessReport { group: "shop".into(), ..good.clone() }, "group"),
+            (v1::ReadinessReport { state: "Ready".into(), ..good.clone() }, "state"),
+            (v1::ReadinessReport { reason: long(65), ..good.clone() }, "reason"),
+            (v1::ReadinessReport { message: long(MAX_MESSAGE + 1), ..good.clone() }, "message"),
+            (v1::ReadinessReport { notices: vec![String::new(); MAX_NOTICES + 1], ..good.clone() }, "notices"),
+            (v1::ReadinessReport { notices: vec![long(MAX_TEXT + 1)], ..good.clone() }, "notices"),
+            (
+                v1::ReadinessReport {
+                    differences: vec![v1::Difference { here: Some(long(MAX_VALUE + 1)), ..Default::default() }],
+                    ..good.clone()
+                },
+                "differences",
+            ),
+        ];
+        for (bad, field) in cases {
+            let error = from_wire(bad).unwrap_err();
+            assert!(error.starts_with(&format!("{field}:")), "{error}");
+        }
+        from_wire(good).unwrap();
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use regent_api::{
     ControlLeaseStatus, FIELD_MANAGER, FailoverGroup, FailoverGroupSpec, Protection, Selector, WantedProtection,
     duration,
@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_secs(5);
 pub fn spec_of(plan: &Plan, bundle: Option<&FailoverGroupSpec>) -> FailoverGroupSpec {
     let protection = match Protection::from(plan.protection) {
         Protection::Observed => WantedProtection::Observed,
-        Protection::Protected | Protection::Retiring => WantedProtection::Protected,
+        Protection::Protected => WantedProtection::Protected,
     };
     FailoverGroupSpec {
         home: plan.group.home.to_string(),
@@ -34,10 +34,29 @@ pub fn spec_of(plan: &Plan, bundle: Option<&FailoverGroupSpec>) -> FailoverGroup
         takeover_after: duration::format(plan.takeover_after()),
         thaw_limit: duration::format(Duration::from_millis(plan.thaw_limit_ms)),
         trigger: plan.trigger.into(),
+        when_not_ready: plan.when_not_ready.into(),
         tier: bundle.map(|b| b.tier).unwrap_or_default(),
         rto: bundle.and_then(|b| b.rto.clone()),
         countries: plan.countries.clone(),
+        stays_home: bundle.map(|b| b.stays_home.clone()).unwrap_or_default(),
         protection,
+    }
+}
+
+/// Whether a plan is all that is left of a group: home has deleted it, or names no standby.
+fn is_over(plan: &Plan) -> bool {
+    plan.standbys.is_empty() && plan.protection == regent_core::plan::Protection::Observed
+}
+
+/// Takes away the copy of a group that is over.
+async fn forget(client: &kube::Client, objects: &Snapshot<FailoverGroup>, name: &str) -> Result<(), ObjectError> {
+    if !objects.contains_key(name) {
+        return Ok(());
+    }
+    let api: Api<FailoverGroup> = Api::all(client.clone());
+    match bounded(&format!("FailoverGroup {name}"), api.delete(name, &DeleteParams::default())).await {
+        Err(e) if !e.is_not_found() => Err(e),
+        _ => Ok(()),
     }
 }
 
@@ -49,6 +68,9 @@ pub async fn keep(
     bundle: Option<&FailoverGroupSpec>,
 ) -> Result<(), ObjectError> {
     let name = regent_api::object_name(&plan.group);
+    if is_over(plan) {
+        return forget(client, objects, &name).await;
+    }
     let mut spec = spec_of(plan, bundle);
     let before = objects.get(&name);
     if let Some(before) = before {
@@ -137,11 +159,13 @@ mod tests {
             takeover_after_ms: 1500,
             thaw_limit_ms: 8000,
             trigger: regent_core::plan::Trigger::Approval,
+            when_not_ready: regent_core::plan::WhenNotReady::Degraded,
             countries: vec!["FR".into()],
         };
         let alone = spec_of(&plan, None);
         assert_eq!((alone.namespaces.len(), alone.standbys.as_slice()), (0, &["france".to_owned()][..]));
         assert_eq!(duration::parse(&alone.takeover_after), Some(Duration::from_millis(1500)));
+        assert_eq!(alone.when_not_ready, regent_api::group::WhenNotReady::Degraded);
         let mut bundle = alone.clone();
         bundle.namespaces = vec!["shop".into()];
         bundle.standbys = vec!["atlantis".into()];

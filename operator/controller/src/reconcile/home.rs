@@ -1,25 +1,31 @@
 //! The groups that are at home here: judged, planned, gated, protected.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::{Resource, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
 use regent_api::condition;
 use regent_api::gate::has_gate;
-use regent_api::group::PROTECTED;
+use regent_api::group::{PROTECTED, StandbyState};
 use regent_api::{ControlLeaseStatus, FailoverGroup, STRIKE_ANNOTATION, WantedProtection};
-use regent_core::contender::GroupStatus;
-use regent_core::ids::{GroupKey, NodeName};
+use regent_core::contender::{GroupStatus, RoleName};
+use regent_core::ids::{GroupKey, NodeName, SiteName};
 use regent_core::plan::{Plan, Protection, VerifiedPlan};
+
+use regent_kinds::report::StandbyReport;
+use regent_shell::clock;
 
 use super::judge::{Finding, Judged, judge, missing_standbys};
 use super::protect::{self, CONFIRMING, REGISTERING, Step, must_open, next};
 use super::status::{self, Facts};
 use super::{Reconciler, pods};
+use crate::lease::held_elsewhere;
 use crate::mirror::reports::forget_report;
-use crate::mirror::{MirrorError, StandbyReport, note_report};
-use crate::standby::apply::Applier;
+use crate::mirror::{MirrorError, note_report};
+use crate::objects::{Snapshot, bounded};
+use crate::standby::apply::{Applier, Permit};
 
 /// What one look at a group found before anything is written.
 struct Look<'a> {
@@ -55,26 +61,58 @@ impl Reconciler {
         });
         // Each by itself: a guard that is silent holds up its own groups only.
         futures::future::join_all(looks.map(|look| self.tend_group(look))).await;
+        self.end_deleted(&objects).await;
+    }
+
+    /// An Observed group whose object somebody has deleted has no standbys any more, so that
+    /// nothing of it stays behind with them. A Protected one stays as it is: its plan falls
+    /// slowly (I9).
+    async fn end_deleted(&self, objects: &Snapshot<FailoverGroup>) {
+        let here = &self.context.site;
+        for (group, plan) in self.plans.all().into_iter().filter(|(group, _)| &group.home == here) {
+            let (name, plan) = (FailoverGroup::name_at(&group, here), plan.plan().clone());
+            let ended = plan.standbys.is_empty() || plan.protection != Protection::Observed;
+            if ended || objects.contains_key(&name) {
+                continue;
+            }
+            // What is watched may be behind, or not be there yet: only a plain no counts.
+            let api: Api<FailoverGroup> = Api::all(self.client.clone());
+            let Ok(None) = bounded(&format!("FailoverGroup {name}"), api.get_opt(&name)).await else { continue };
+            tracing::info!(%group, "its FailoverGroup is deleted: its plan has no standbys any more");
+            if let Err(e) = self.plans.register(Plan { standbys: Vec::new(), ..plan }, &self.peers).await {
+                tracing::warn!("{e}");
+            }
+        }
     }
 
     async fn tend_group(&self, look: Look<'_>) {
         let mut facts = Facts { home: true, unlawful: look.judged.unlawful.clone(), ..Facts::default() };
+        // What was given out, and said of it, stays so while this replica has not looked itself.
+        if let Some(before) = &look.object.status {
+            facts.revision = before.revision.clone();
+            facts.unknown = before.unknown_kinds.clone();
+            facts.notices = before.notices.clone();
+        }
+        let lease = self.lease(&look.key);
+        let shell = self.shell.group_status(&look.key);
+        let holder = shell.as_ref().and_then(|s| held_elsewhere(s, &self.context.charter, &self.context.site));
         match &look.judged.plan {
             Ok(plan) => {
-                if let Err(e) = self.plans.register(plan.clone(), &self.peers).await {
+                if let Some(finding) = holder.as_ref().and_then(|site| leaves_holder_out(plan, site)) {
+                    facts.invalid = Some(finding);
+                } else if let Err(e) = self.plans.register(plan.clone(), &self.peers).await {
                     facts.invalid = Some(Finding { reason: "PlanRefused", message: e.to_string() });
                 }
             }
             Err(finding) => facts.invalid = Some(finding.clone()),
         }
-        let lease = self.lease(&look.key);
-        let shell = self.shell.group_status(&look.key);
         self.gate(&look, &mut facts, shell.as_ref()).await;
-        self.capture(&look.key, &mut facts).await;
+        let run = self.capture(&look.key, &mut facts).await;
+        self.tell_run(&look.key, &look.object.name_any(), run.as_ref(), shell.as_ref()).await;
         self.strike(&look).await;
         self.protect(&look, &mut facts, lease.as_ref(), shell.as_ref()).await;
         self.show(&look, &facts, lease.as_ref()).await;
-        self.forget_others(&look).await;
+        self.forget_others(&look, holder.as_ref()).await;
     }
 
     /// Gates are injected once home has held a certificate: before that nothing could
@@ -95,8 +133,11 @@ impl Reconciler {
         }
         // Goes with an Observed group; outlives the object of a Protected one.
         let owner = (!protected).then(|| owner_of(look.object));
-        let applier = Applier { client: self.client.clone() };
-        if let Err(e) = applier.gate_pods(&look.key, &look.object.spec, owner.as_ref()).await {
+        let leadership = self.leadership.clone();
+        let permit: Permit = Arc::new(move || leadership.borrow().term_at(clock::now()).is_some());
+        let applier = Applier { client: self.client.clone(), group: look.key.clone(), permit };
+        let spec = &look.object.spec;
+        if let Err(e) = applier.gate_pods(&spec.namespaces, &spec.selector, owner.as_ref()).await {
             facts.capture_failed = Some(self.closed_namespace(look.object, &e.to_string()));
         }
     }
@@ -108,14 +149,22 @@ impl Reconciler {
         )
     }
 
-    async fn capture(&self, group: &GroupKey, facts: &mut Facts) {
+    /// Captures home's release; says how the group runs here.
+    async fn capture(&self, group: &GroupKey, facts: &mut Facts) -> Option<StandbyReport> {
         match self.mirror.captured(group).await {
             Ok(Some(captured)) => {
-                facts.revision = Some(captured.served.digest.to_string());
+                facts.revision = captured.served.map(|s| s.digest.to_string()).or(facts.revision.take());
+                facts.withheld = captured.withheld;
                 facts.unknown = captured.unknown;
+                facts.unmet = captured.unmet;
+                facts.notices = captured.notices;
+                Some(captured.run)
             }
-            Ok(None) => {}
-            Err(e @ (MirrorError::Read { .. } | MirrorError::Bundle(_))) => facts.capture_failed = Some(e.to_string()),
+            Ok(None) => None,
+            Err(e @ (MirrorError::Read { .. } | MirrorError::Bundle(_))) => {
+                facts.capture_failed = Some(e.to_string());
+                None
+            }
         }
     }
 
@@ -149,7 +198,7 @@ impl Reconciler {
             wanted: look.object.spec.protection == WantedProtection::Protected,
             valid: facts.invalid.is_none() && look.pods.is_ok(),
             standbys: plan.as_ref().map_or(0, |p| p.plan().standbys.len()),
-            holds: shell.is_some_and(|s| s.role == "Holder"),
+            holds: shell.is_some_and(|s| s.role == RoleName::Holder),
             ungated: facts.ungated.len(),
             planned,
             registered: plan.as_ref().is_some_and(|p| self.shell.is_registered(&look.key, p.plan().version)),
@@ -233,14 +282,10 @@ impl Reconciler {
 
     /// Standbys that residency forbids say nothing any more: home says it of them.
     /// Reports of sites that are no standbys at all any more are forgotten.
-    async fn forget_others(&self, look: &Look<'_>) {
+    async fn forget_others(&self, look: &Look<'_>, holder: Option<&SiteName>) {
         let Some(plan) = self.plans.get(&look.key) else { return };
         if let Some(finding) = &look.judged.unlawful {
-            let report = StandbyReport {
-                reason: "Unlawful".into(),
-                message: finding.message.clone(),
-                ..StandbyReport::default()
-            };
+            let report = StandbyReport::of(StandbyState::Unlawful, "Unlawful", finding.message.clone());
             for standby in missing_standbys(look.object, plan.plan()) {
                 let noted =
                     note_report(&self.client, &self.groups, &self.context.site, &standby, &look.key, &report).await;
@@ -253,7 +298,7 @@ impl Reconciler {
         let reported = look.object.status.iter().flat_map(|s| &s.standbys);
         for standby in reported.filter(|s| !named.contains(s.site.as_str())) {
             let Ok(site) = standby.site.parse() else { continue };
-            if plan.plan().rank(&site).is_some() {
+            if plan.plan().rank(&site).is_some() || holder == Some(&site) {
                 continue;
             }
             if let Err(e) = forget_report(&self.client, &look.object.name_any(), &site).await {
@@ -261,6 +306,18 @@ impl Reconciler {
             }
         }
     }
+}
+
+/// A plan may not leave out, nor forbid, the site that holds the group: it takes effect when
+/// the group is elsewhere, by a move that both sides see.
+fn leaves_holder_out(plan: &Plan, holder: &SiteName) -> Option<Finding> {
+    plan.rank(holder).is_none().then(|| Finding {
+        reason: "HolderLeaves",
+        message: format!(
+            "site {holder} holds group {}, and this spec leaves it out of standbys or countries: move the group first (`kubectl regent takeover {} --to SITE`, at {holder}), then the change takes effect; until then the plan before stays in force",
+            plan.group, plan.group.name
+        ),
+    })
 }
 
 fn owner_of(object: &FailoverGroup) -> OwnerReference {

@@ -66,6 +66,7 @@ fn plan_of(group: &FailoverGroup, key: &GroupKey, protection: Protection) -> Res
         takeover_after_ms: millis(group.takeover_after().map_err(bad)?),
         thaw_limit_ms: millis(group.thaw_limit().map_err(bad)?),
         trigger: group.spec.trigger.into(),
+        when_not_ready: group.spec.when_not_ready.into(),
         countries: group.spec.countries.clone(),
     })
 }

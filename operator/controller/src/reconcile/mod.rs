@@ -12,6 +12,7 @@
 
 pub mod charter;
 pub mod copies;
+mod holding;
 mod home;
 pub mod judge;
 pub mod news;
@@ -20,7 +21,8 @@ pub mod protect;
 pub mod starts;
 pub mod status;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use regent_api::{ControlLease, ControlLeaseStatus, FailoverGroup, object_name};
@@ -72,9 +74,16 @@ pub struct Reconciler {
     pub leases: watch::Receiver<Snapshot<ControlLease>>,
     /// Who leads.
     pub leadership: watch::Receiver<Leadership>,
+    /// What was told of groups that run here.
+    pub told: Mutex<BTreeMap<GroupKey, holding::Told>>,
 }
 
 impl Reconciler {
+    fn told<T>(&self, group: &GroupKey, change: impl FnOnce(&mut holding::Told) -> T) -> T {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        change(told.entry(group.clone()).or_default())
+    }
+
     /// Reconciles while this replica leads, and tells of starts, until cancelled.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let starts = tokio::spawn(self.clone().tell_starts(stop.clone()));

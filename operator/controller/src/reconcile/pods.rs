@@ -4,9 +4,9 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use regent_api::FailoverGroupSpec;
+use regent_kinds::pods::is_gone;
 
 use crate::objects::{ObjectError, bounded};
-use crate::standby::ready::is_gone;
 
 /// All pods that the group's selector matches and that have not ended.
 pub async fn of_group(client: &kube::Client, spec: &FailoverGroupSpec) -> Result<Vec<Pod>, ObjectError> {

@@ -17,13 +17,14 @@ use regent_api::{FailoverGroup, FailoverGroupSpec};
 use regent_core::contender::ContenderEvent;
 use regent_core::event::{Actor, Event, names};
 use regent_core::ids::{Epoch, GroupKey};
+use regent_kinds::pods::{is_gone, is_ready};
+use regent_kinds::roll::wants;
 use regent_shell::{clock, event};
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use super::Reconciler;
 use super::pods::name_of;
-use crate::standby::ready::{is_gone, is_ready, replicas};
 
 /// A group that isn't ready by then won't be told of.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -165,7 +166,7 @@ impl Reconciler {
                     let labels = workload.pointer("/spec/template/metadata/labels").cloned().unwrap_or_default();
                     let labels: BTreeMap<String, String> = serde_json::from_value(labels).unwrap_or_default();
                     if spec.selector.matches(&labels) {
-                        wanted = wanted.saturating_add(usize::try_from(replicas(&workload)).unwrap_or(usize::MAX));
+                        wanted = wanted.saturating_add(usize::try_from(wants(&workload)).unwrap_or(usize::MAX));
                     }
                 }
             }

@@ -1,19 +1,28 @@
 //! The status of a `FailoverGroup`, made from the facts.
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use regent_api::condition::{self, Truth};
 use regent_api::group::{LAWFUL, MIRRORED, PROTECTED, READY, StandbyState, StandbyStatus, VALID};
-use regent_api::{ControlLeaseStatus, FIELD_MANAGER, FailoverGroup, FailoverGroupStatus, Protection};
+use regent_api::{
+    ControlLeaseStatus, FIELD_MANAGER, FailoverGroup, FailoverGroupSpec, FailoverGroupStatus, Protection,
+};
 use regent_core::plan::VerifiedPlan;
+use regent_kinds::object::shortened;
+use regent_kinds::release::Withheld;
 
 use super::judge::Finding;
 use super::news;
+use crate::mirror::since_of;
 use crate::objects::{ObjectError, bounded};
 
-/// Pods that are named when some have no gate.
+/// Pods that are named when some have no gate; objects, in a message.
 const NAMED: usize = 20;
+/// Notices of a group, and the bytes of each.
+const MAX_NOTICES: usize = 32;
+const MAX_NOTICE: usize = 512;
 
 /// What is known of a group at this site.
 #[derive(Debug, Clone, Default)]
@@ -30,20 +39,70 @@ pub struct Facts {
     pub ungated: Vec<String>,
     /// The digest of the newest bundle here.
     pub revision: Option<String>,
-    /// What is not mirrored.
+    /// What belongs to the group and stays at home.
     pub unknown: Vec<String>,
+    /// What pods need and standbys don't get.
+    pub unmet: Vec<String>,
+    /// What else a person should know.
+    pub notices: Vec<String>,
+    /// Why home's objects, as they are now, are given to no standby.
+    pub withheld: Option<Withheld>,
     /// Why nothing could be captured.
     pub capture_failed: Option<String>,
 }
 
 type Say = (Truth, &'static str, String);
 
-fn mirrored(facts: &Facts, standbys: &[StandbyStatus], holder_elsewhere: bool) -> Say {
+/// Why home's objects are given to no standby, as reason and message.
+fn withheld(facts: &Facts, since: Option<&Time>) -> Option<Say> {
+    let withheld = facts.withheld.as_ref()?;
+    let reason = match (withheld, &facts.revision) {
+        (Withheld::Unsettled(_), _) => "BetweenRevisions",
+        (Withheld::Empty, Some(_)) => "Emptied",
+        (Withheld::Empty, None) => "Empty",
+    };
+    let since = since.map(|t| since_of(t.0));
+    Some((Truth::False, reason, withheld.words(facts.revision.as_deref(), since.as_deref())))
+}
+
+/// What belongs to the group, stays at home, and is not accepted by name.
+fn unaccepted<'a>(facts: &'a Facts, accepted: &[String]) -> Vec<&'a str> {
+    facts.unknown.iter().filter(|o| !accepted.contains(o)).map(String::as_str).collect()
+}
+
+fn listed<S: AsRef<str>>(items: &[S], separator: &str) -> String {
+    let named: Vec<&str> = items.iter().take(NAMED).map(AsRef::as_ref).collect();
+    let more = if items.len() > NAMED { format!("{separator}and {} more", items.len() - NAMED) } else { String::new() };
+    format!("{}{more}", named.join(separator))
+}
+
+/// What keeps a group from being ready although a standby may be.
+fn wanting(facts: &Facts, accepted: &[String]) -> Option<Say> {
+    if let Some(say @ (_, "Empty", _)) = withheld(facts, None) {
+        return Some(say);
+    }
+    if !facts.unmet.is_empty() {
+        return Some((Truth::False, "NeedsMissing", listed(&facts.unmet, "; ")));
+    }
+    let stays = unaccepted(facts, accepted);
+    (!stays.is_empty()).then(|| {
+        let message = format!(
+            "belongs to the group and stays at home: {}; accept each by name in spec.staysHome, and see that the standbys have their own",
+            listed(&stays, ", ")
+        );
+        (Truth::False, "Incomplete", message)
+    })
+}
+
+fn mirrored(facts: &Facts, standbys: &[StandbyStatus], holder_elsewhere: bool, since: Option<&Time>) -> Say {
     if let Some(why) = &facts.capture_failed {
         return (Truth::False, "CaptureFailed", why.clone());
     }
     if holder_elsewhere {
         return (Truth::Unknown, "HeldElsewhere", "nothing is mirrored while another site holds the group".into());
+    }
+    if let Some(say) = withheld(facts, since) {
+        return say;
     }
     let behind: Vec<&str> = standbys.iter().filter(|s| s.revision != facts.revision).map(|s| s.site.as_str()).collect();
     match (&facts.revision, behind.is_empty(), standbys.is_empty()) {
@@ -54,7 +113,8 @@ fn mirrored(facts: &Facts, standbys: &[StandbyStatus], holder_elsewhere: bool) -
     }
 }
 
-fn ready(facts: &Facts, standbys: &[StandbyStatus], wants_protection: bool) -> Say {
+fn ready(facts: &Facts, standbys: &[StandbyStatus], spec: &FailoverGroupSpec) -> Say {
+    let wants_protection = spec.protection == regent_api::WantedProtection::Protected;
     if let Some(finding) = facts.invalid.as_ref().or(facts.unlawful.as_ref().filter(|f| f.reason == "NoLawfulStandby"))
     {
         return (Truth::False, finding.reason, finding.message.clone());
@@ -62,6 +122,9 @@ fn ready(facts: &Facts, standbys: &[StandbyStatus], wants_protection: bool) -> S
     if let Some((reason, message)) = facts.protecting.as_ref().filter(|_| wants_protection) {
         let reason = if reason == "PodsWithoutGate" { "PodsWithoutGate" } else { "Protecting" };
         return (Truth::False, reason, message.clone());
+    }
+    if let Some(say) = wanting(facts, &spec.stays_home) {
+        return say;
     }
     let good = |s: &&StandbyStatus| matches!(s.state, StandbyState::Armed | StandbyState::Holding);
     if let Some(standby) = standbys.iter().find(good) {
@@ -80,6 +143,12 @@ fn found(finding: Option<&Finding>, good: &'static str, message: &str) -> Say {
     }
 }
 
+/// What is said beside the conditions, bounded as the schema has it.
+fn notices(facts: &Facts) -> Vec<String> {
+    let all = facts.unmet.iter().chain(&facts.notices).take(MAX_NOTICES);
+    all.map(|n| shortened(n, MAX_NOTICE).to_owned()).collect()
+}
+
 /// The status that follows. Standbys' entries are their own: see `mirror::reports`.
 pub fn status(
     object: &FailoverGroup,
@@ -89,8 +158,9 @@ pub fn status(
     now: Timestamp,
 ) -> FailoverGroupStatus {
     let old = object.status.clone().unwrap_or_default();
-    let wants = object.spec.protection == regent_api::WantedProtection::Protected;
-    let standbys = old.standbys.as_slice();
+    // Home's own entry says how the group runs there.
+    let standbys: Vec<StandbyStatus> = old.standbys.iter().filter(|s| s.site != object.spec.home).cloned().collect();
+    let standbys = standbys.as_slice();
     let holder = lease.and_then(|l| l.holder.as_ref());
     let elsewhere = holder.is_some_and(|h| h.site != object.spec.home);
     let planned = plan.is_some_and(|p| p.plan().protection == regent_core::plan::Protection::Protected);
@@ -101,14 +171,16 @@ pub fn status(
             (Truth::False, known, message.clone())
         }
     };
-    let mut says = vec![(READY, ready(facts, standbys, wants)), (PROTECTED, protected)];
+    let is_emptied = facts.withheld == Some(Withheld::Empty) && facts.revision.is_some();
+    let empty_since = is_emptied.then(|| old.empty_since.clone().unwrap_or(Time(now)));
+    let mut says = vec![(READY, ready(facts, standbys, &object.spec)), (PROTECTED, protected)];
     if facts.home {
         says.push((VALID, found(facts.invalid.as_ref(), "Valid", "spec and charter agree")));
         says.push((
             LAWFUL,
             found(facts.unlawful.as_ref(), "Lawful", "home and every standby are where the group may run"),
         ));
-        says.push((MIRRORED, mirrored(facts, standbys, elsewhere)));
+        says.push((MIRRORED, mirrored(facts, standbys, elsewhere, empty_since.as_ref())));
     }
     let mut conditions = old.conditions.clone();
     for (kind, (truth, reason, message)) in says {
@@ -127,7 +199,9 @@ pub fn status(
         ungated: facts.ungated.iter().take(NAMED).cloned().collect(),
         nodes: lease.map(|l| l.nodes.iter().map(|n| n.name.clone()).collect()).unwrap_or_default(),
         standbys: Vec::new(),
+        empty_since,
         unknown_kinds: facts.unknown.clone(),
+        notices: notices(facts),
         conditions,
     }
 }
@@ -214,6 +288,66 @@ mod tests {
         assert_eq!(said(&facts(), new, MIRRORED).0, "True");
         let failed = Facts { capture_failed: Some("forbidden".into()), ..facts() };
         assert_eq!(said(&failed, old, MIRRORED).1, "CaptureFailed");
+    }
+
+    #[test]
+    fn what_is_withheld_is_said_and_since_when_home_is_empty_outlives_a_restart() {
+        let armed = json!([{ "site": "france", "state": "Armed", "revision": "r2" }]);
+        let between = Facts {
+            withheld: Some(Withheld::Unsettled("home is between two revisions: Deployment case/rates".into())),
+            ..facts()
+        };
+        let (truth, reason, message) = said(&between, armed.clone(), MIRRORED);
+        assert_eq!((truth.as_str(), reason.as_str()), ("False", "BetweenRevisions"));
+        assert!(message.ends_with("the last complete revision stays held"), "{message}");
+        assert_eq!(said(&between, armed.clone(), READY).0, "True", "the standby holds what was complete");
+
+        let never = Facts { home: true, withheld: Some(Withheld::Empty), ..Facts::default() };
+        assert_eq!(said(&never, json!([]), MIRRORED).1, "Empty");
+        assert_eq!(said(&never, armed.clone(), READY).1, "Empty");
+
+        let emptied = Facts { withheld: Some(Withheld::Empty), ..facts() };
+        let mut home = object(json!([]));
+        let at = |s| Timestamp::from_second(s).unwrap();
+        home.status = Some(status(&home, &emptied, None, None, at(0)));
+        let later = status(&home, &emptied, None, None, at(3600));
+        assert_eq!(later, home.status.clone().unwrap(), "nothing is news an hour later");
+        let mirrored = condition::get(&later.conditions, MIRRORED).unwrap();
+        assert_eq!(mirrored.reason, "Emptied");
+        assert!(
+            mirrored.message.starts_with("home is empty since 1970-01-01T00:00:00Z: standbys keep revision r2 held")
+        );
+        assert_eq!(status(&home, &facts(), None, None, at(7200)).empty_since, None);
+    }
+
+    #[test]
+    fn a_group_whose_parts_stay_at_home_is_incomplete_until_each_is_accepted_by_name() {
+        let armed = json!([{ "site": "france", "state": "Armed", "revision": "r2" }]);
+        let unknown = vec!["Ingress case/desk".to_owned(), "Role case/desk".to_owned()];
+        let chart = Facts { unknown, ..facts() };
+        let mut home = object(armed.clone());
+        let reason = |home: &FailoverGroup, facts: &Facts| {
+            let made = status(home, facts, None, None, Timestamp::UNIX_EPOCH);
+            let ready = condition::get(&made.conditions, READY).unwrap();
+            (ready.reason.clone(), ready.message.clone())
+        };
+        home.spec.stays_home = vec!["Ingress case/desk".into()];
+        let (incomplete, message) = reason(&home, &chart);
+        assert_eq!(incomplete, "Incomplete");
+        assert!(message.contains("Role case/desk") && !message.contains("Ingress"), "{message}");
+        home.spec.stays_home.push("Role case/desk".into());
+        assert_eq!(reason(&home, &chart).0, "StandbyReady");
+        let late = "Secret case/late is missing at home; container main, env LATE needs it".to_owned();
+        let missing = Facts { unmet: vec![late.clone()], ..chart };
+        assert_eq!(reason(&home, &missing), ("NeedsMissing".to_owned(), late.clone()));
+        assert_eq!(status(&home, &missing, None, None, Timestamp::UNIX_EPOCH).notices, [late]);
+    }
+
+    #[test]
+    fn notices_are_bounded() {
+        let many = Facts { notices: vec!["é".repeat(600); 40], ..facts() };
+        let made = status(&object(json!([])), &many, None, None, Timestamp::UNIX_EPOCH).notices;
+        assert_eq!((made.len(), made[0].len()), (32, 512));
     }
 
     #[test]

@@ -7,25 +7,32 @@
 //! ```
 //!
 //! One replica does this, the leader. It asks home, and nobody asks it: a standby needs
-//! nothing of home to start what it holds.
+//! nothing of home to start what it holds. A group is in one of three places here:
+//!
+//! | | what is written |
+//! |---|---|
+//! | it may be running ([`running`]) | nothing but roll-out settings: people here are its masters |
+//! | this site stands by for it ([`held`]) | copies of home's newest revision, beside the good one |
+//! | neither | its copies are removed, and what stays is said |
 
 pub mod apply;
-pub mod derive;
-pub mod gate;
-pub mod ready;
+mod held;
+mod running;
 pub mod store;
+pub mod survey;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, ListParams, Preconditions};
-use regent_api::{FailoverGroup, GROUP_LABEL, Site, SiteSpec, group_label};
-use regent_core::ids::GroupKey;
+use kube::api::Api;
+use regent_api::group::{Difference, StandbyState};
+use regent_api::{FailoverGroup, LEAVE_ANNOTATION, Site, SiteSpec};
+use regent_core::ids::{GroupKey, SiteName};
 use regent_core::plan::VerifiedPlan;
 use regent_core::time::Moment;
+use regent_kinds::report::StandbyReport;
 use regent_shell::clock;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -35,39 +42,43 @@ use crate::context::Context;
 use crate::federation::client::Peers;
 use crate::leader::Leadership;
 use crate::lease::LeaseShell;
-use crate::mirror::bundle::{object_of, text};
-use crate::mirror::capture::list;
-use crate::mirror::{StandbyReport, note_report};
+use crate::mirror::{note_report, to_wire};
 use crate::objects::{ObjectError, Snapshot, bounded};
 use crate::plans::Plans;
-use apply::{Applier, ApplyError};
-use derive::{Mode, derive};
-use ready::{Live, judge};
-use store::{Held, Store};
+use apply::{Applier, ApplyError, Keep, Permit};
+use store::{Held, Revisions, Store};
+use survey::Surveyor;
 
 /// How often home is asked and the copies are looked at.
-const POLL: Duration = Duration::from_secs(2);
-/// The same, while copies are not ready.
+const POLL: Duration = Duration::from_secs(3);
+/// The same, while pods are on their way.
 const POLL_BUSY: Duration = Duration::from_millis(700);
-/// Copies that somebody has changed are put right within this time.
-const REAPPLY: Duration = Duration::from_secs(60);
 const REPORT: Duration = Duration::from_secs(2);
 
 /// What was applied last.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 struct Applied {
-    digest: String,
-    mode: Mode,
-    tables: SiteSpec,
-    at: Moment,
+    copies: Vec<Value>,
 }
 
 #[derive(Debug, Default)]
 struct Memory {
-    held: Option<Held>,
-    applied: Option<Applied>,
+    /// Read from the Secrets once, then kept with them.
+    revisions: Option<Revisions>,
+    /// Why there is nothing newer.
+    word: String,
+    applied: Option<(Applied, Moment)>,
+    /// The revision after which copies that nothing keeps were removed.
+    pruned: Option<String>,
+    /// When the copies of what pods need were counted.
+    counted: Option<Moment>,
+    /// What was said last of copies that are held, and when.
+    said: Option<(StandbyReport, Moment)>,
+    /// A revision of which a set was put back, and when.
+    failed: Option<(String, Moment)>,
     /// Since when the group runs here.
     runs_since: Option<Moment>,
+    differences: Option<(Vec<Difference>, Moment)>,
 }
 
 /// This site's part as a standby.
@@ -127,9 +138,10 @@ impl Standby {
     async fn tend(self: Arc<Self>, group: GroupKey, stop: CancellationToken) {
         loop {
             let mut wait = POLL;
-            if self.leadership.borrow().term_at(clock::now()).is_some() {
+            if self.leads() {
                 if let Some(report) = self.look(&group).await {
-                    if !matches!(report.reason.as_str(), "" | "Holding") {
+                    let report = report.bounded();
+                    if is_moving(&report) {
                         wait = POLL_BUSY;
                     }
                     self.report(&group, &report).await;
@@ -144,50 +156,93 @@ impl Standby {
         }
     }
 
+    fn leads(&self) -> bool {
+        self.leadership.borrow().term_at(clock::now()).is_some()
+    }
+
     /// Another replica leads: what this one knows grows old.
     fn forget(&self, group: &GroupKey) {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(group);
     }
 
-    /// The verified bundle of a group, for its read-only copy.
+    /// The newest verified bundle of a group, for its read-only copy.
     pub fn held(&self, group: &GroupKey) -> Option<Held> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner).get(group).and_then(|m| m.held.clone())
+        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let revisions = memory.get(group)?.revisions.as_ref()?;
+        revisions.next.clone().or_else(|| revisions.good.clone())
     }
 
-    fn remember(&self, group: &GroupKey, change: impl FnOnce(&mut Memory)) {
-        change(self.memory.lock().unwrap_or_else(PoisonError::into_inner).entry(group.clone()).or_default());
+    fn remember<T>(&self, group: &GroupKey, change: impl FnOnce(&mut Memory) -> T) -> T {
+        change(self.memory.lock().unwrap_or_else(PoisonError::into_inner).entry(group.clone()).or_default())
     }
 
-    fn mode(&self, group: &GroupKey) -> Mode {
-        let role = self.shell.group_status(group).map(|s| s.role);
-        if matches!(role, Some("Holder" | "RanOut" | "Releasing")) { Mode::Running } else { Mode::Held }
+    /// Whether the group may be running here by this site's own certificate.
+    fn may_run(&self, group: &GroupKey) -> bool {
+        self.shell.may_run(group)
     }
 
-    /// One look at a group: what this site holds ready. None where it has no part.
+    /// Writes are permitted while this replica leads and the group's role here is what it was.
+    fn applier(&self, group: &GroupKey, running: bool) -> Applier {
+        let (leadership, shell, key) = (self.leadership.clone(), self.shell.clone(), group.clone());
+        let permit: Permit =
+            Arc::new(move || leadership.borrow().term_at(clock::now()).is_some() && shell.may_run(&key) == running);
+        Applier { client: self.client.clone(), group: group.clone(), permit }
+    }
+
+    fn store(&self) -> Store {
+        Store::new(self.client.clone(), self.context.charter.clone())
+    }
+
+    fn surveyor(&self) -> Surveyor {
+        Surveyor { client: self.client.clone() }
+    }
+
+    /// The revisions that are kept; read from the Secrets once.
+    async fn revisions(&self, group: &GroupKey) -> Result<Revisions, StandbyReport> {
+        if let Some(known) = self.remember(group, |m| m.revisions.clone()) {
+            return Ok(known);
+        }
+        match self.store().load(group).await {
+            Ok(read) => {
+                self.remember(group, |m| m.revisions = Some(read.clone()));
+                Ok(read)
+            }
+            Err(e) => Err(StandbyReport::of(StandbyState::Waiting, "Waiting", e.to_string())),
+        }
+    }
+
+    /// One look at a group: what this site holds ready, or how it runs. None where it has no part.
     async fn look(&self, group: &GroupKey) -> Option<StandbyReport> {
         let plan = self.plans.get(group)?;
         let here = &self.context.site;
-        let (mode, is_standby) = (self.mode(group), plan.plan().standbys.contains(here));
-        let lawful = plan.is_lawful(here, &self.context.charter);
-        if mode == Mode::Held && !(is_standby && lawful) {
-            if let Err(e) = self.drop_copies(group).await {
-                tracing::warn!("removing the copies of group {group}: {e}");
-            }
-            return is_standby.then(|| self.unlawful(&plan));
+        if self.may_run(group) {
+            return Some(self.look_running(group).await);
         }
-        let held = match self.bundle(group, mode).await {
-            Ok(held) => held,
-            Err(report) => return Some(report),
-        };
-        match self.prepare(group, &held, mode).await {
-            Ok(report) => Some(report),
-            Err(e) => Some(StandbyReport {
-                revision: held.digest,
-                reason: e.reason().to_owned(),
-                message: e.to_string(),
-                ..StandbyReport::default()
-            }),
+        self.remember(group, |m| (m.runs_since, m.differences) = (None, None));
+        let is_standby = plan.plan().standbys.contains(here);
+        if self.has_left(group) {
+            let said = format!(
+                "the partner has taken group {group} out of site {here}; `kubectl regent standby join` takes it back"
+            );
+            return Some(self.leave(group, StandbyReport::of(StandbyState::Left, "Left", said)).await.0);
         }
+        if !is_standby {
+            let said = format!("site {here} is no standby of group {group} any more");
+            let (report, was_here) =
+                self.leave(group, StandbyReport::of(StandbyState::Left, "NotAStandby", said)).await;
+            return was_here.then_some(report);
+        }
+        if !plan.is_lawful(here, &self.context.charter) {
+            return Some(self.leave(group, self.unlawful(&plan)).await.0);
+        }
+        Some(self.look_held(group).await)
+    }
+
+    /// Whether the partner has said that its cluster is to be free of the group.
+    fn has_left(&self, group: &GroupKey) -> bool {
+        let groups = self.groups.borrow();
+        let object = groups.get(&FailoverGroup::name_at(group, &self.context.site));
+        object.is_some_and(|o| o.annotations().get(LEAVE_ANNOTATION).is_some_and(|v| v == "true"))
     }
 
     fn unlawful(&self, plan: &VerifiedPlan) -> StandbyReport {
@@ -197,102 +252,53 @@ impl Standby {
             "site {here} is in {country}, where group {} may not run; remove it from standbys, or add {country} to countries",
             plan.plan().group
         );
-        StandbyReport { reason: "Unlawful".into(), message, ..StandbyReport::default() }
+        StandbyReport::of(StandbyState::Unlawful, "Unlawful", message)
     }
 
-    /// This site may not hold the group: nothing of it stays but the record.
-    async fn drop_copies(&self, group: &GroupKey) -> Result<(), ApplyError> {
-        let store = Store::new(self.client.clone(), self.context.charter.clone());
-        let Ok(Some(held)) = store.load(group).await else { return Ok(()) };
-        Applier { client: self.client.clone() }.remove_all(group, &held.bundle.spec.namespaces).await?;
-        store.forget(group).await?;
+    /// This site has no part in the group: nothing of it stays but data and the record. Says
+    /// too whether anything was here.
+    async fn leave(&self, group: &GroupKey, report: StandbyReport) -> (StandbyReport, bool) {
+        let revisions = match self.revisions(group).await {
+            Ok(revisions) => revisions,
+            Err(report) => return (report, true),
+        };
+        let namespaces = revisions.namespaces();
+        if namespaces.is_empty() {
+            return (report, false);
+        }
+        let done = self.remove_copies(group, &revisions).await;
+        let report = match done {
+            Ok(kept) if kept.is_empty() => report,
+            Ok(kept) => StandbyReport { notices: kept, ..report },
+            Err(Staying::Occupied(pods)) => {
+                let message = format!(
+                    "{}; its copies stay: pods of it may be running here ({}); move the group first",
+                    report.message,
+                    pods.join(", ")
+                );
+                StandbyReport { state: StandbyState::Blocked, reason: "StillRunning".into(), message, ..report }
+            }
+            Err(Staying::Failed(e)) => {
+                let message = format!("{}; its copies can't be removed yet: {e}", report.message);
+                StandbyReport { state: StandbyState::Blocked, reason: e.reason().into(), message, ..report }
+            }
+        };
+        (report, true)
+    }
+
+    async fn remove_copies(&self, group: &GroupKey, revisions: &Revisions) -> Result<Vec<String>, Staying> {
+        let (applier, namespaces) = (self.applier(group, false), revisions.namespaces());
+        let survey = self.surveyor().survey(group, &namespaces).await.map_err(ApplyError::from)?;
+        let occupied = survey.occupied();
+        if !occupied.is_empty() {
+            return Err(Staying::Occupied(occupied));
+        }
+        let claims = self.surveyor().claims(revisions).await;
+        applier.prune(&namespaces, &Keep::default()).await?;
+        applier.ungate(&namespaces).await?;
+        self.store().forget(group).await.map_err(ApplyError::from)?;
         self.forget(group);
-        Ok(())
-    }
-
-    /// The newest bundle; the one that is kept when home can't be asked, and while the
-    /// group runs here.
-    async fn bundle(&self, group: &GroupKey, mode: Mode) -> Result<Held, StandbyReport> {
-        let store = Store::new(self.client.clone(), self.context.charter.clone());
-        let mut why = "no bundle yet: its home has not been reached".to_owned();
-        if self.held(group).is_none() {
-            match store.load(group).await {
-                Ok(held) => self.remember(group, |m| m.held = held),
-                Err(e) => why = e.to_string(),
-            }
-        }
-        let held = self.held(group);
-        if mode == Mode::Held
-            && let Some(home) = self.peers.get(&group.home)
-        {
-            let have = held.as_ref().map(|h| h.digest.as_str()).unwrap_or_default();
-            match store.fetch(group, home, have).await {
-                Ok(Some(new)) => {
-                    tracing::info!(%group, revision = new.digest, "a new bundle");
-                    self.remember(group, |m| m.held = Some(new.clone()));
-                    return Ok(new);
-                }
-                Ok(None) => {}
-                Err(e) => {
-                    tracing::debug!("{e}");
-                    why = e.to_string();
-                }
-            }
-        }
-        held.ok_or_else(|| StandbyReport { reason: "Waiting".into(), message: why, ..StandbyReport::default() })
-    }
-
-    async fn prepare(&self, group: &GroupKey, held: &Held, mode: Mode) -> Result<StandbyReport, ApplyError> {
-        let tables = self.tables().await?;
-        let bundle = &held.bundle;
-        let copies: Vec<Value> = bundle.objects.iter().map(|o| derive(o, group, &tables, mode)).collect();
-        let now = clock::now();
-        let applied =
-            self.memory.lock().unwrap_or_else(PoisonError::into_inner).get(group).and_then(|m| m.applied.clone());
-        let is_current = applied.is_some_and(|a| {
-            a.digest == held.digest
-                && a.mode == mode
-                && a.tables == tables
-                && !a.at.after(REAPPLY).passed_for_stopping(now)
-        });
-        let workloads: Vec<&Value> =
-            copies.iter().filter(|c| matches!(text(c, "/kind"), "Deployment" | "StatefulSet")).collect();
-        if !is_current && self.may_write(group, held, &workloads, mode, now).await? {
-            let applier = Applier { client: self.client.clone() };
-            applier.gate_pods(group, &bundle.spec, None).await?;
-            applier.apply(group, &copies, || self.mode(group) == Mode::Held).await?;
-            if mode == Mode::Held {
-                applier.prune(group, &bundle.spec.namespaces, &copies).await?;
-            }
-            let applied = Applied { digest: held.digest.clone(), mode, tables, at: now };
-            self.remember(group, |m| m.applied = Some(applied));
-        }
-        let live = self.live(group, &bundle.spec.namespaces).await?;
-        if mode == Mode::Held {
-            self.renew_sets(&live).await?;
-        }
-        Ok(judge(&held.digest, &workloads, &live, mode))
-    }
-
-    /// Whether copies may be written now. After a takeover nothing is written until the
-    /// pods are ready: the API server and the kubelets have better things to do then.
-    async fn may_write(
-        &self,
-        group: &GroupKey,
-        held: &Held,
-        workloads: &[&Value],
-        mode: Mode,
-        now: Moment,
-    ) -> Result<bool, ObjectError> {
-        let mut since = None;
-        self.remember(group, |m| {
-            m.runs_since = (mode == Mode::Running).then(|| m.runs_since.unwrap_or(now));
-            since = m.runs_since;
-        });
-        let Some(since) = since else { return Ok(true) };
-        let live = self.live(group, &held.bundle.spec.namespaces).await?;
-        let report = judge(&held.digest, workloads, &live, mode);
-        Ok(report.armed >= report.wanted || since.after(REAPPLY).passed_for_stopping(now))
+        Ok(claims)
     }
 
     /// The site's own table of names.
@@ -302,52 +308,6 @@ impl Standby {
         Ok(bounded(&format!("Site {name}"), api.get_opt(name)).await?.map(|s| s.spec).unwrap_or_default())
     }
 
-    /// The copies of workloads as they are, with their pods.
-    async fn live(&self, group: &GroupKey, namespaces: &[String]) -> Result<BTreeMap<String, Live>, ObjectError> {
-        let ours = ListParams::default().labels(&format!("{GROUP_LABEL}={}", group_label(group)));
-        let mut live = BTreeMap::new();
-        for namespace in namespaces {
-            let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-            for kind in [("apps/v1", "Deployment"), ("apps/v1", "StatefulSet")] {
-                for workload in list(&self.client, kind, namespace, &ours).await? {
-                    let Some(Value::Object(labels)) = workload.pointer("/spec/selector/matchLabels") else { continue };
-                    let query: Vec<String> =
-                        labels.iter().filter_map(|(k, v)| Some(format!("{k}={}", v.as_str()?))).collect();
-                    let params = ListParams::default().labels(&query.join(","));
-                    let pods = bounded(&format!("pods of {}", object_of(&workload)), pods.list(&params)).await?.items;
-                    live.insert(object_of(&workload), Live { workload, pods });
-                }
-            }
-        }
-        Ok(live)
-    }
-
-    /// A StatefulSet that rolls on delete needs its held pods of older revisions deleted.
-    /// They have never run: what runs is never deleted (I4).
-    async fn renew_sets(&self, live: &BTreeMap<String, Live>) -> Result<(), ApplyError> {
-        for Live { workload, pods } in live.values().filter(|l| text(&l.workload, "/kind") == "StatefulSet") {
-            let revision = text(workload, "/status/updateRevision");
-            let namespace = text(workload, "/metadata/namespace");
-            let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-            let old =
-                pods.iter().filter(|p| ready::is_held(p) && !ready::is_gone(p) && !ready::is_of_revision(p, revision));
-            for pod in old.filter(|_| !revision.is_empty()) {
-                let (name, object) = (pod.name_any(), format!("pod {namespace}/{}", pod.name_any()));
-                // Only as it was seen: a gate that has opened since changes the pod.
-                let preconditions = Preconditions { uid: pod.uid(), resource_version: pod.resource_version() };
-                let removal = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-                match bounded(&object, api.delete(&name, &removal)).await {
-                    Err(e) if e.is_forbidden() => {
-                        return Err(ApplyError::NotPrepared { namespace: namespace.to_owned(), error: e });
-                    }
-                    Err(e) if !e.is_not_found() && !e.is_conflict() => return Err(e.into()),
-                    _ => {}
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Tells home and the other standbys, and this site's own object.
     async fn report(&self, group: &GroupKey, report: &StandbyReport) {
         let here = &self.context.site;
@@ -355,9 +315,11 @@ impl Standby {
             tracing::debug!("{e}");
         }
         let Some(plan) = self.plans.get(group) else { return };
-        let others = plan.plan().standbys.iter().chain([&group.home]).filter(|s| *s != here);
-        let calls = others.filter_map(|site| self.peers.get(site)).map(|peer| {
-            let wire = report.to_wire(group);
+        // Who holds it tells everyone: also the site that it came from, which may be in the plan no more.
+        let runs = matches!(report.state, StandbyState::Starting | StandbyState::Holding);
+        let is_told = |s: &SiteName| runs || *s == group.home || plan.plan().standbys.contains(s);
+        let calls = self.peers.iter().filter(|peer| is_told(peer.site())).map(|peer| {
+            let wire = to_wire(report, group);
             peer.call(REPORT, |mut client| async move { client.readiness(wire).await })
         });
         for answer in futures::future::join_all(calls).await {
@@ -365,5 +327,26 @@ impl Standby {
                 tracing::debug!("telling what is held ready: {e}");
             }
         }
+    }
+}
+
+/// Whether pods are on their way: to their gates, to being ready, or from one revision to the
+/// next. What is blocked waits for somebody, and is looked at as often as what is still.
+fn is_moving(report: &StandbyReport) -> bool {
+    let comes = matches!(report.state, StandbyState::Preparing | StandbyState::Starting);
+    comes || (report.next.is_some() && report.reason == "Preparing")
+}
+
+/// Why copies stay where they should go.
+enum Staying {
+    /// These pods may be running.
+    Occupied(Vec<String>),
+    /// The API server refused, or can't be asked.
+    Failed(ApplyError),
+}
+
+impl From<ApplyError> for Staying {
+    fn from(e: ApplyError) -> Self {
+        Self::Failed(e)
     }
 }

@@ -187,6 +187,8 @@ impl Views {
 
 #[cfg(test)]
 mod tests {
+    use regent_core::contender::RoleName;
+
     use super::*;
 
     #[test]
@@ -205,7 +207,7 @@ mod tests {
         let group: GroupKey = "ireland/shop".parse().unwrap();
         let holder = GroupStatus {
             group: group.clone(),
-            role: "Holder",
+            role: RoleName::Holder,
             idle: None,
             held_back: None,
             epoch: None,
@@ -215,7 +217,7 @@ mod tests {
             plan_version: 1,
             witnesses: BTreeMap::new(),
         };
-        let standby = GroupStatus { role: "Candidate", left_ms: None, ..holder.clone() };
+        let standby = GroupStatus { role: RoleName::Candidate, left_ms: None, ..holder.clone() };
         let voted: WitnessView = serde_json::from_value(serde_json::json!({
             "witness": "france", "start": 1, "leads": true, "stale": false, "waitsMs": 0,
             "groups": [{ "group": "ireland/shop", "vote": { "site": "ireland", "epoch": "1.1" }, "retired": null, "planVersion": 1, "protection": "Protected",

@@ -5,6 +5,8 @@
 mod common;
 
 use common::{Clusters, until};
+use regent_kinds::gate::add_gate;
+use serde_json::{Value, json};
 
 const OPERATOR: &str = "--as=system:serviceaccount:regent-system:regent-operator";
 
@@ -19,7 +21,7 @@ async fn ireland() -> Clusters {
     );
     clusters.kubectl(0, &["apply", "--server-side", "-f", "-"], &rendered).unwrap();
     // A policy acts some time after it was made.
-    let foreign = group("probe", "{home: france, namespaces: [shop]}");
+    let foreign = shop("probe", "{home: france, namespaces: [shop]}");
     let is_refused = || async { clusters.kubectl(0, &["apply", "--dry-run=server", "-f", "-"], &foreign).err() };
     until("the policies to be in force", is_refused).await;
     clusters
@@ -31,6 +33,11 @@ fn object(kind: &str, name: &str, spec: &str) -> String {
 
 fn group(name: &str, spec: &str) -> String {
     object("FailoverGroup", name, spec)
+}
+
+/// A group that selects something.
+fn shop(name: &str, spec: &str) -> String {
+    group(name, &spec.replacen('{', "{selector: {matchLabels: {app: shop}}, ", 1))
 }
 
 /// Applies something that must be refused with these words.
@@ -63,17 +70,19 @@ async fn wrong_groups_takeovers_and_meddling_are_refused_with_the_way_out() {
         ("{home: ireland, namespaces: [shop], thawLimit: 2h}", ["thawLimit", "at most 1h"]),
         ("{home: ireland, namespaces: [shop], rto: 0s}", ["rto", "above zero"]),
         ("{home: ireland, namespaces: [shop], countries: [France]}", ["countries", "such as FR"]),
+        ("{home: ireland, namespaces: [shop], countries: [IE, XX]}", ["countries", "such as FR"]),
+        ("{home: ireland, namespaces: [shop], countries: [UK]}", ["countries", "the United Kingdom is GB"]),
         ("{home: ireland, namespaces: [shop], protection: Protected}", ["Protected", "name one in standbys"]),
         ("{home: ireland, standbys: [france]}", ["namespaces", "at least one"]),
         ("{home: Ireland, namespaces: [shop]}", ["home", "kubectl get sites"]),
         ("{home: france, namespaces: [shop]}", ["spec.home", "at its home"]),
     ] {
-        refused(&clusters, &group("bad", spec), &words);
+        refused(&clusters, &shop("bad", spec), &words);
     }
-    refused(&clusters, &group("france.bad", "{home: ireland, namespaces: [shop]}"), &["name", "DNS label"]);
+    refused(&clusters, &shop("france.bad", "{home: ireland, namespaces: [shop]}"), &["name", "DNS label"]);
 
-    let good = "{home: ireland, namespaces: [shop], standbys: [france], takeoverAfter: 0s, protection: Protected}";
-    apply(&group("shop", good), &[]).unwrap();
+    let good = "{home: ireland, namespaces: [shop], standbys: [france], takeoverAfter: 0s, countries: [IE, GB], protection: Protected}";
+    apply(&shop("shop", good), &[]).unwrap();
     apply(&group("france.bank", "{home: france}"), &[OPERATOR]).unwrap();
     let patch = |spec: &str| {
         vec![
@@ -129,6 +138,90 @@ async fn wrong_groups_takeovers_and_meddling_are_refused_with_the_way_out() {
     clusters.kubectl(0, &["delete", "failovergroup", "shop"], "").unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_selector_that_selects_nothing_in_particular_or_by_no_label_is_refused() {
+    let clusters = ireland().await;
+    for (selector, word) in [
+        ("null", "DoesNotExist"),
+        ("{}", "DoesNotExist"),
+        ("{matchLabels: {}}", "DoesNotExist"),
+        ("{matchLabels: {a b: c}}", "no label's"),
+        ("{matchLabels: {a: b c}}", "matchLabels.a"),
+        ("{matchExpressions: [{key: A/b, operator: Exists}]}", "matchExpressions[0].key"),
+        ("{matchExpressions: [{key: a, operator: In, values: ['b,c']}]}", "values[0]"),
+    ] {
+        let spec = format!("{{home: ireland, namespaces: [shop], selector: {selector}}}");
+        refused(&clusters, &group("bad", &spec), &["selector", word]);
+    }
+    refused(&clusters, &group("bad", "{home: ireland, namespaces: [shop]}"), &["selector", "DoesNotExist"]);
+    let apply = |manifest: &str| clusters.kubectl(0, &["apply", "--validate=false", "-f", "-"], manifest);
+    let misspelt = "{home: ireland, namespaces: [shop], selector: {matchLabel: {app: shop}}}";
+    let error = apply(&group("shop", misspelt)).unwrap_err();
+    assert!(error.contains("unknown field is dropped") && error.contains("regent.dev/none"), "{error}");
+    let all = "{home: ireland, namespaces: [shop], selector: {matchExpressions: [{key: regent.dev/none, operator: DoesNotExist}]}}";
+    apply(&group("shop", all)).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_partner_may_take_a_copy_out_and_let_it_in_and_change_nothing_else_of_it() {
+    let clusters = ireland().await;
+    clusters.kubectl(0, &["apply", "-f", "-", OPERATOR], &group("france.bank", "{home: france}")).unwrap();
+    let annotate = |what: &[&str]| {
+        clusters.kubectl(0, &[&["annotate", "--overwrite", "failovergroup", "france.bank"], what].concat(), "")
+    };
+    annotate(&["regent.dev/leave=true"]).unwrap();
+    annotate(&["regent.dev/leave-"]).unwrap();
+    for what in [
+        &["regent.dev/leave=yes"][..],
+        &["regent.dev/strike=node-1"],
+        &["regent.dev/leave=true", "regent.dev/strike=node-1"],
+    ] {
+        let error = annotate(what).expect_err(&what.join(" "));
+        assert!(error.contains("read-only copy") && error.contains("standby leave"), "{error}");
+    }
+    for more in [r#""labels":{"a":"b"}"#, r#""finalizers":["example.com/keep"]"#] {
+        let patch = format!(r#"{{"metadata":{{"annotations":{{"regent.dev/leave":"true"}},{more}}}}}"#);
+        let args = ["patch", "failovergroup", "france.bank", "--type=merge", "-p", &patch];
+        refused_command(&clusters, &args, &["read-only copy"]);
+    }
+    let patch = r#"{"metadata":{"annotations":{"regent.dev/leave":"true"}},"spec":{"standbys":["ireland"]}}"#;
+    let args = ["patch", "failovergroup", "france.bank", "--type=merge", "-p", patch];
+    refused_command(&clusters, &args, &["read-only copy"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kind_of_ours_is_deleted_only_by_who_says_that_it_is_meant() {
+    let clusters = ireland().await;
+    let probe = ["delete", "crd", "charters.regent.dev", "--dry-run=server"];
+    until("the policy of kinds to be in force", || async { clusters.kubectl(0, &probe, "").err() }).await;
+    for crd in regent_api::crds() {
+        let (name, kind) = (crd.metadata.name.unwrap(), crd.spec.names.kind);
+        refused_command(
+            &clusters,
+            &["delete", "crd", &name],
+            &["deletes every", &kind, "lost is", &format!("regent.dev/confirm-delete={name}")],
+        );
+    }
+    refused_command(&clusters, &["delete", "crd", "--all"], &["deletes every"]);
+    clusters
+        .kubectl(0, &["annotate", "crd", "sites.regent.dev", "regent.dev/confirm-delete=sites.regent.dev"], "")
+        .unwrap();
+    clusters.kubectl(0, &["delete", "crd", "sites.regent.dev", "--wait=false"], "").unwrap();
+    clusters.kubectl(0, &["apply", "-f", "-"], STRANGER).unwrap();
+    clusters.kubectl(0, &["delete", "crd", "things.example.com", "--wait=false"], "").unwrap();
+}
+
+/// A kind that isn't ours.
+const STRANGER: &str = "apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: things.example.com}
+spec:
+  group: example.com
+  scope: Namespaced
+  names: {plural: things, singular: thing, kind: Thing}
+  versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}]
+";
+
 fn pod(name: &str, labels: &str, more: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, labels: {{{labels}}}}}\nspec:\n  \
@@ -138,29 +231,16 @@ fn pod(name: &str, labels: &str, more: &str) -> String {
     )
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn gates_are_injected_checked_and_kept_in_a_restricted_namespace() {
-    let clusters = ireland().await;
+/// Makes namespace `shop`, which enforces Pod Security `restricted`, with pods of two groups
+/// gated, and waits until pod `a` is given its gate.
+async fn restricted_shop(clusters: &Clusters) {
     let apply = |manifest: &str| clusters.kubectl(0, &["apply", "-f", "-"], manifest);
-    let get = |name: &str, path: &str| {
-        clusters.kubectl(0, &["-n", "shop", "get", "pod", name, "-o", &format!("jsonpath={{{path}}}")], "").unwrap()
-    };
     let namespace = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n  labels: {pod-security.kubernetes.io/enforce: restricted}\n";
     apply(namespace).unwrap();
     clusters.kubectl(0, &["-n", "shop", "create", "serviceaccount", "default"], "").unwrap();
-    clusters
-        .kubectl(
-            0,
-            &[
-                "create",
-                "clusterrolebinding",
-                "op",
-                "--clusterrole=cluster-admin",
-                "--serviceaccount=regent-system:regent-operator",
-            ],
-            "",
-        )
-        .unwrap();
+    let operator = "--serviceaccount=regent-system:regent-operator";
+    let binding = ["create", "clusterrolebinding", "op", "--clusterrole=cluster-admin", operator];
+    clusters.kubectl(0, &binding, "").unwrap();
     for (name, spec) in [
         ("ireland.shop", "{group: ireland/shop, selector: {matchLabels: {app: shop}}}"),
         ("ireland.both", "{group: ireland/both, selector: {matchExpressions: [{key: both, operator: Exists}]}}"),
@@ -172,9 +252,21 @@ async fn gates_are_injected_checked_and_kept_in_a_restricted_namespace() {
             .kubectl(0, &["-n", "shop", "delete", "pod", "a", "--ignore-not-found", "--force", "--grace-period=0"], "")
             .ok()?;
         apply(&pod("a", "app: shop", "")).ok()?;
-        (get("a", ".spec.initContainers[0].name") == "regent-gate").then_some(())
+        (of_pod(clusters, "a", ".spec.initContainers[0].name") == "regent-gate").then_some(())
     })
     .await;
+}
+
+fn of_pod(clusters: &Clusters, name: &str, path: &str) -> String {
+    clusters.kubectl(0, &["-n", "shop", "get", "pod", name, "-o", &format!("jsonpath={{{path}}}")], "").unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gates_are_injected_checked_and_kept_in_a_restricted_namespace() {
+    let clusters = ireland().await;
+    restricted_shop(&clusters).await;
+    let apply = |manifest: &str| clusters.kubectl(0, &["apply", "-f", "-"], manifest);
+    let get = |name: &str, path: &str| of_pod(&clusters, name, path);
     assert_eq!(get("a", ".spec.initContainers[0].image"), "registry.example/shop:1");
     assert_eq!(get("a", ".spec.volumes[?(@.name==\"regent-gate\")].csi.volumeAttributes.group"), "ireland/shop");
     assert_eq!(get("a", ".status.qosClass"), "BestEffort");
@@ -204,4 +296,64 @@ async fn gates_are_injected_checked_and_kept_in_a_restricted_namespace() {
     let debug = ["-n", "shop", "debug", "a", "--image=busybox", "--profile=restricted"];
     refused_command(&clusters, &debug, &["held by its gate"]);
     refused_command(&clusters, &["-n", "shop", "delete", "gatedpods", "ireland.shop"], &["by the operator alone"]);
+}
+
+type Change = fn(&mut Value);
+
+/// A pod as a copy's template makes it, with the change given to its first try.
+fn tried(name: &str, resources: Value, change: impl FnOnce(&mut Value)) -> String {
+    let security = json!({ "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } });
+    let container = |name: &str, image: &str| json!({ "name": name, "image": image, "securityContext": security, "resources": resources });
+    let mut pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": "shop", "labels": { "app": "shop" } },
+        "spec": { "securityContext": { "runAsNonRoot": true, "runAsUser": 10001, "seccompProfile": { "type": "RuntimeDefault" } },
+            "initContainers": [container("schema", "registry.example/schema:7")],
+            "containers": [container("c", "registry.example/shop:1"), container("courier", "registry.example/courier")] } });
+    add_gate(&mut pod, &"ireland/shop".parse().unwrap());
+    change(&mut pod["spec"]["initContainers"][0]);
+    pod.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tries_come_before_the_gate_and_run_nothing_of_their_own() {
+    let clusters = ireland().await;
+    restricted_shop(&clusters).await;
+    let get = |name: &str, path: &str| of_pod(&clusters, name, path);
+    let share = json!({ "cpu": "100m", "memory": "16Mi" });
+    for (name, resources, class) in [
+        ("best", json!({}), "BestEffort"),
+        ("burst", json!({ "requests": share }), "Burstable"),
+        ("sure", json!({ "requests": share, "limits": share }), "Guaranteed"),
+    ] {
+        clusters.kubectl(0, &["apply", "-f", "-"], &tried(name, resources, |_| {})).unwrap();
+        let inits = "regent-try-0 regent-try-1 regent-try-2 regent-gate schema";
+        assert_eq!(get(name, ".spec.initContainers[*].name"), inits, "no second gate");
+        assert_eq!(get(name, ".status.qosClass"), class);
+    }
+
+    let fakes: [(&str, Change); 8] = [
+        ("a program of its own", |c| c["command"] = json!(["/bin/shop"])),
+        ("arguments", |c| c["args"] = json!(["wait"])),
+        ("the image's own program", |c| c["command"] = Value::Null),
+        ("a sidecar's life", |c| c["restartPolicy"] = json!("Always")),
+        ("no gate's volume", |c| c["volumeMounts"] = json!([])),
+        ("a program put over the gate's", |c| mount(c, "/regent/regent-gate")),
+        ("the same by another spelling", |c| mount(c, "//regent/./regent-gate")),
+        ("the same by a way round", |c| mount(c, "/a/../regent")),
+    ];
+    for (what, fake) in fakes {
+        let error = clusters.kubectl(0, &["apply", "-f", "-"], &tried("fake", json!({}), fake)).expect_err(what);
+        assert!(error.contains("regent-try-*") && error.contains("ireland/shop"), "{what}: {error}");
+    }
+    let stranger = tried("stranger", json!({}), |c| c["name"] = json!("mine"));
+    refused(&clusters, &stranger, &["unchanged regent-gate", "ireland/shop"]);
+
+    refused_command(&clusters, &["-n", "shop", "set", "image", "pod/best", "regent-try-1=evil"], &["it is the gate"]);
+    refused_command(&clusters, &["-n", "shop", "set", "image", "pod/best", "regent-gate=evil"], &["it is the gate"]);
+    clusters.kubectl(0, &["-n", "shop", "set", "image", "pod/best", "schema=registry.example/schema:8"], "").unwrap();
+}
+
+/// Mounts the gate's volume once more, at a path of somebody's choice.
+fn mount(container: &mut Value, path: &str) {
+    let mounts = container["volumeMounts"].as_array_mut().unwrap();
+    mounts.push(json!({ "name": "regent-gate", "mountPath": path }));
 }

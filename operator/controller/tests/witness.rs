@@ -17,9 +17,9 @@ use regent_controller::context::Context;
 use regent_controller::federation::client::{CallError, Peers};
 use regent_controller::leader::{Elector, Leadership, USABLE};
 use regent_controller::witness::{self, MARKER};
-use regent_core::contender::{Contender, GroupInput, Output};
+use regent_core::contender::{Contender, GroupInput, Output, Readiness};
 use regent_core::ids::Epoch;
-use regent_core::plan::{Plan, Protection, Trigger};
+use regent_core::plan::{Plan, Protection, Trigger, WhenNotReady};
 use regent_core::sign::Digest;
 use regent_core::witness::{Record, WitnessView};
 use regent_proto::v1;
@@ -55,10 +55,12 @@ fn contender(home: &Context) -> Contender {
         takeover_after_ms: 0,
         thaw_limit_ms: 8000,
         trigger: Trigger::Automatic,
+        when_not_ready: WhenNotReady::Hold,
         countries: vec![],
     };
     let mut contender = Contender::new(home.charter.clone(), home.site.clone()).unwrap();
-    let errors = contender.set_plans(vec![GroupInput { plan: home.sign(&plan), approved: false, ready: true }]);
+    let errors =
+        contender.set_plans(vec![GroupInput { plan: home.sign(&plan), approved: false, readiness: Readiness::All }]);
     assert!(errors.is_empty(), "{errors:?}");
     contender
 }

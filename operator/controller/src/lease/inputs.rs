@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kube::ResourceExt;
-use regent_api::group::StandbyState;
+use regent_api::group::{StandbyState, StandbyStatus};
 use regent_api::takeover::{Phase, TakeoverType};
-use regent_api::{FailoverGroup, Takeover};
-use regent_core::contender::GroupInput;
+use regent_api::{ControlLease, FailoverGroup, Takeover};
+use regent_core::contender::{GroupInput, Readiness};
 use regent_core::ids::{Epoch, GroupKey, SiteName};
 use regent_core::plan::VerifiedPlan;
 use regent_core::time::Moment;
@@ -74,6 +74,7 @@ pub async fn follow_inputs(
     plans: Arc<Plans>,
     mut groups: watch::Receiver<Snapshot<FailoverGroup>>,
     mut takeovers: watch::Receiver<Snapshot<Takeover>>,
+    mut leases: watch::Receiver<Snapshot<ControlLease>>,
     stop: CancellationToken,
 ) {
     let mut changed = plans.watch();
@@ -81,13 +82,18 @@ pub async fn follow_inputs(
     loop {
         let approved = approvals(&shell, &takeovers.borrow_and_update().clone());
         let objects = groups.borrow_and_update().clone();
+        let held = leases.borrow_and_update().clone();
         let site = &shell.context.site;
-        let inputs =
-            plans.all().into_iter().filter(|(_, plan)| plan.plan().rank(site).is_some()).map(|(group, plan)| {
-                let ready = is_ready(&plan, &group, site, &objects);
-                let approved = approved.contains(&group) || shell.handed_over.contains(&group);
-                GroupInput { plan: plan.envelope().clone(), approved, ready }
-            });
+        let running: BTreeSet<GroupKey> =
+            shell.status().into_iter().filter(|s| s.role.may_run()).map(|s| s.group).collect();
+        let ours = |group: &GroupKey, plan: &VerifiedPlan| {
+            plan.plan().rank(site).is_some() || running.contains(group) || has_held(group, site, &held)
+        };
+        let inputs = plans.all().into_iter().filter(|(group, plan)| ours(group, plan)).map(|(group, plan)| {
+            let readiness = readiness(&plan, &group, site, &objects);
+            let approved = approved.contains(&group) || shell.handed_over.contains(&group);
+            GroupInput { plan: plan.envelope().clone(), approved, readiness }
+        });
         shell.set_groups(inputs.collect());
         let handed: BTreeSet<GroupKey> =
             plans.all().into_keys().filter(|g| approved.contains(g) || shell.handed_over.contains(g)).collect();
@@ -100,6 +106,7 @@ pub async fn follow_inputs(
             _ = changed.changed() => {}
             _ = groups.changed() => {}
             _ = takeovers.changed() => {}
+            _ = leases.changed() => {}
             () = shell.inputs_changed.notified() => {}
             () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
@@ -122,14 +129,82 @@ fn approvals(shell: &LeaseShell, takeovers: &BTreeMap<String, Takeover>) -> BTre
     takeovers.values().filter(open).filter_map(|t| t.spec.key().ok()).collect()
 }
 
-/// Whether what this site would run is there: at home it always is; a standby needs its
+/// Whether this site held the group when its object was last written: a replica that starts
+/// anew goes on with that, though a newer plan leaves the site out.
+fn has_held(group: &GroupKey, site: &SiteName, leases: &BTreeMap<String, ControlLease>) -> bool {
+    let lease = leases.get(&regent_api::object_name(group)).and_then(|o| o.status.as_ref());
+    lease.and_then(|s| s.holder.as_ref()).is_some_and(|holder| holder.site == site.as_str())
+}
+
+/// How much of what this site would run is there: at home it always is; a standby needs its
 /// copies, and its read-only object tells.
-fn is_ready(plan: &VerifiedPlan, group: &GroupKey, site: &SiteName, objects: &BTreeMap<String, FailoverGroup>) -> bool {
+fn readiness(
+    plan: &VerifiedPlan,
+    group: &GroupKey,
+    site: &SiteName,
+    objects: &BTreeMap<String, FailoverGroup>,
+) -> Readiness {
     if &plan.plan().group.home == site {
-        return true;
+        return Readiness::All;
     }
     let object = objects.values().find(|o| o.name_any() == FailoverGroup::name_at(group, site));
     let standbys = object.and_then(|o| o.status.as_ref()).map(|s| s.standbys.as_slice()).unwrap_or_default();
-    let own = standbys.iter().find(|s| s.site == site.as_str());
-    own.is_some_and(|s| matches!(s.state, StandbyState::Armed | StandbyState::Holding | StandbyState::Preparing))
+    standbys.iter().find(|s| s.site == site.as_str()).map_or(Readiness::None, readiness_of)
+}
+
+fn readiness_of(standby: &StandbyStatus) -> Readiness {
+    match standby.state {
+        StandbyState::Armed | StandbyState::Holding => Readiness::All,
+        _ if standby.armed_pods > 0 => Readiness::Some,
+        _ => Readiness::None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use regent_api::lease::{ControlLeaseSpec, ControlLeaseStatus, HolderView};
+
+    use super::*;
+
+    #[test]
+    fn only_a_standby_that_holds_everything_ready_is_ready() {
+        use StandbyState as S;
+        let table = [
+            (S::Armed, 3, Readiness::All),
+            (S::Holding, 0, Readiness::All),
+            (S::Preparing, 1, Readiness::Some),
+            (S::Preparing, 0, Readiness::None),
+            (S::Blocked, 2, Readiness::Some),
+            (S::Blocked, 0, Readiness::None),
+            (S::Waiting, 0, Readiness::None),
+            (S::NameTaken, 0, Readiness::None),
+            (S::Left, 0, Readiness::None),
+            (S::Starting, 1, Readiness::Some),
+        ];
+        for (state, armed_pods, wanted) in table {
+            let status = StandbyStatus { site: "france".into(), state, armed_pods, ..StandbyStatus::default() };
+            assert_eq!(readiness_of(&status), wanted, "{state:?} with {armed_pods} pods");
+        }
+    }
+
+    #[test]
+    fn a_group_that_the_object_says_this_site_holds_stays_its_own() {
+        let group: GroupKey = "ireland/shop".parse().unwrap();
+        let name = regent_api::object_name(&group);
+        let mut lease = ControlLease::new(&name, ControlLeaseSpec { group: group.to_string() });
+        let holder = HolderView {
+            site: "france".into(),
+            epoch: "2.2".into(),
+            protection: regent_api::Protection::Protected,
+            valid: false,
+            valid_until: None,
+            observed_at: None,
+        };
+        let held = |lease: &ControlLease, site: &str| {
+            has_held(&group, &site.parse().unwrap(), &BTreeMap::from([(name.clone(), lease.clone())]))
+        };
+        assert!(!held(&lease, "france"));
+        lease.status = Some(ControlLeaseStatus { holder: Some(holder), ..ControlLeaseStatus::default() });
+        assert!(held(&lease, "france") && !held(&lease, "germany"));
+    }
 }

@@ -18,12 +18,13 @@ mod outbox;
 mod publish;
 mod record;
 mod release;
+mod steps;
 mod takeover;
 
 pub use inputs::follow_inputs;
 pub use nodes::{NodeLists, NodesError};
-pub(crate) use publish::named;
 pub use publish::publish;
+pub(crate) use publish::{held_elsewhere, named};
 pub use takeover::{Takeovers, drive_takeovers};
 
 use std::collections::BTreeMap;
@@ -301,6 +302,11 @@ impl LeaseShell {
     /// A group as this replica sees it.
     pub fn group_status(&self, group: &GroupKey) -> Option<GroupStatus> {
         self.status().into_iter().find(|s| &s.group == group)
+    }
+
+    /// Whether the group may be running here by a certificate of this replica's.
+    pub fn may_run(&self, group: &GroupKey) -> bool {
+        self.group_status(group).is_some_and(|s| s.role.may_run())
     }
 
     /// Whether q witnesses hold at least this version of a plan, at one time.

@@ -124,6 +124,13 @@ impl NodeLists {
         Some(Before { site: holder.site, epoch: holder.epoch })
     }
 
+    /// Whether the holder of an epoch released it to this site, as the site's object says.
+    pub(super) fn was_handed_over(&self, group: &GroupKey, epoch: &str) -> bool {
+        let objects = self.objects.borrow();
+        let status = objects.get(&regent_api::object_name(group)).and_then(|o| o.status.as_ref());
+        status.and_then(|s| s.handed_over.as_deref()) == Some(epoch)
+    }
+
     /// Closes a group's list. Returns who is on it.
     pub async fn close(&self, group: &GroupKey) -> Result<BTreeSet<NodeName>, ObjectError> {
         let status = self.leases.update(group, |s| !std::mem::replace(&mut s.nodes_closed, true)).await?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use regent_core::contender::Outgoing;
 use regent_core::ids::{GroupKey, SiteName};
-use regent_core::message::{Ask, Submission};
+use regent_core::message::{Ask, Line, Submission};
 use regent_core::sign::Envelope;
 use regent_proto::v1;
 use regent_shell::clock;
@@ -26,10 +26,8 @@ const LEAST: Duration = Duration::from_millis(300);
 pub(super) enum Lane {
     /// Renewals and acquisitions.
     Grant,
-    /// Queries in line.
-    InLine,
-    /// Queries beside the line.
-    Beside,
+    /// Queries, by how they stand in line.
+    Query(Line),
     /// Bringing one witness nearer to our term (L4.5).
     Climb,
     /// Retirement or release of a group.
@@ -42,8 +40,7 @@ impl Lane {
             Ask::Retire { group, .. } | Ask::Release { group, .. } => Self::Ending(group.clone()),
             Ask::Grant | Ask::Query { .. } if outgoing.to.len() < witnesses => Self::Climb,
             Ask::Grant => Self::Grant,
-            Ask::Query { in_line: true } => Self::InLine,
-            Ask::Query { in_line: false } => Self::Beside,
+            Ask::Query { line } => Self::Query(*line),
         }
     }
 }
@@ -166,9 +163,9 @@ mod tests {
     fn a_newer_round_replaces_an_unsent_one_of_its_lane_only() {
         let mut waiting = Waiting::default();
         waiting.put(Lane::Grant, 1);
-        waiting.put(Lane::InLine, 2);
+        waiting.put(Lane::Query(Line::Ready), 2);
         waiting.put(Lane::Grant, 3);
-        assert_eq!(waiting.take(), [(Lane::Grant, 3), (Lane::InLine, 2)]);
+        assert_eq!(waiting.take(), [(Lane::Grant, 3), (Lane::Query(Line::Ready), 2)]);
     }
 
     #[test]

@@ -7,7 +7,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use regent_api::lease::HolderView;
+use regent_core::charter::Charter;
 use regent_core::contender::GroupStatus;
+use regent_core::ids::SiteName;
 use regent_core::message::{Refusal, Vote};
 use regent_shell::clock;
 use tokio::sync::watch;
@@ -87,6 +89,14 @@ fn view(shell: &LeaseShell, plans: &Plans, status: &GroupStatus) -> Option<Holde
     Some(HolderView { site, epoch, protection, valid, valid_until: None, observed_at })
 }
 
+/// Another site that holds a group, as far as this one can tell: by the votes that witnesses
+/// named, and until q of them have said that they would let others have it.
+pub(crate) fn held_elsewhere(status: &GroupStatus, charter: &Charter, here: &SiteName) -> Option<SiteName> {
+    let vote = named(status, charter.faulty_witnesses as usize).filter(|vote| &vote.site != here)?;
+    let held = status.witnesses.values().filter(|w| matches!(w.refusal, Some(Refusal::Promised | Refusal::NoTrigger)));
+    (held.count() >= charter.quorum()).then_some(vote.site)
+}
+
 /// The highest vote that at least one honest witness named.
 pub(crate) fn named(status: &GroupStatus, faulty: usize) -> Option<Vote> {
     let mut votes: Vec<&Vote> = status.witnesses.values().filter_map(|w| w.vote.as_ref()).collect();
@@ -97,7 +107,7 @@ pub(crate) fn named(status: &GroupStatus, faulty: usize) -> Option<Vote> {
 
 #[cfg(test)]
 mod tests {
-    use regent_core::contender::WitnessWord;
+    use regent_core::contender::{RoleName, WitnessWord};
 
     use super::*;
 
@@ -113,7 +123,7 @@ mod tests {
         let witnesses = votes.iter().enumerate().map(|(i, v)| (format!("w{i}").parse().unwrap(), word(v)));
         GroupStatus {
             group: "ie/shop".parse().unwrap(),
-            role: "Candidate",
+            role: RoleName::Candidate,
             idle: None,
             held_back: None,
             epoch: None,

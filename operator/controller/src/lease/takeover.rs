@@ -9,27 +9,25 @@
 //! The epoch that is to end is written into the object before the core begins, so that
 //! another replica takes up where this one died.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::api::{Api, PostParams};
-use regent_api::condition::{self, Truth};
-use regent_api::group::{PROTECTED, StandbyState};
-use regent_api::takeover::{COMPLETE, Phase, Step, TakeoverType};
+use regent_api::condition;
+use regent_api::group::{PROTECTED, StandbyState, StandbyStatus};
+use regent_api::takeover::{Phase, Step, TakeoverType};
 use regent_api::{FailoverGroup, Takeover, TakeoverStatus};
-use regent_core::contender::{ContenderEvent, GroupStatus, ReleaseError};
+use regent_core::contender::{ContenderEvent, GroupStatus, ReleaseError, RoleName};
 use regent_core::ids::{Epoch, GroupKey, SiteName};
-use regent_core::message::Vote;
 use regent_core::plan::Protection;
 use regent_shell::clock;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::publish::named;
+use super::steps::{Approval, Next, approval, fail, now, reached, started, step, wait};
 use super::{LeaseShell, NodeLists, ReleaseJobs, record, release};
 use crate::federation::client::Peers;
 use crate::leader::Leadership;
@@ -39,6 +37,8 @@ use crate::plans::Plans;
 /// While a takeover is under way its steps are noted this often.
 const LOOK: Duration = Duration::from_millis(100);
 const IDLE: Duration = Duration::from_secs(2);
+/// How long a holder's notice that it has released may take to be known here.
+const NOTICE: Duration = Duration::from_secs(2);
 
 /// What a takeover's objects are judged by.
 pub struct Takeovers {
@@ -66,13 +66,6 @@ struct Planned<'a> {
     status: &'a GroupStatus,
 }
 
-/// What comes next for a takeover.
-enum Next {
-    Stay,
-    Reached(Phase, Option<String>),
-    Failed { reason: &'static str, message: String },
-}
-
 /// Drives planned takeovers while this replica leads, until cancelled.
 pub async fn drive_takeovers(mut all: Takeovers, peers: Peers, jobs: ReleaseJobs, stop: CancellationToken) {
     tokio::spawn(release::work(all.shell.clone(), all.lists.clone(), peers, jobs, stop.clone()));
@@ -92,7 +85,7 @@ pub async fn drive_takeovers(mut all: Takeovers, peers: Peers, jobs: ReleaseJobs
             () = stop.cancelled() => return,
             _ = all.takeovers.changed() => {}
             fact = facts.recv() => match fact {
-                Ok(ContenderEvent::Certificate { group, epoch, .. }) if leads => all.record(&group, epoch).await,
+                Ok(ContenderEvent::Certificate { group, epoch, .. }) if leads => all.record(group, epoch),
                 _ => {}
             },
             () = tokio::time::sleep(if busy { LOOK } else { IDLE }) => {}
@@ -108,10 +101,6 @@ fn is_open(takeover: &Takeover) -> bool {
     takeover.metadata.deletion_timestamp.is_none() && !matches!(phase_of(takeover), Phase::Complete | Phase::Failed)
 }
 
-fn now() -> Timestamp {
-    Timestamp::from_nanosecond(i128::from(clock::realtime_ns())).unwrap_or_default()
-}
-
 impl Takeovers {
     async fn advance(&self, takeover: &Takeover) -> Result<(), ObjectError> {
         let (Ok(group), Ok(to)) = (takeover.spec.key(), takeover.spec.to.parse::<SiteName>()) else {
@@ -119,6 +108,11 @@ impl Takeovers {
             return self.write(takeover, |s| fail(s, "BadName", &message)).await;
         };
         let Some(status) = self.shell.group_status(&group) else {
+            // The plan that left this site out took effect when the group was elsewhere.
+            if phase_of(takeover) >= Phase::Released {
+                let next = self.runs_elsewhere(takeover, &group, &to);
+                return self.carry_out(takeover, next).await;
+            }
             let message = format!("no plan of group {group} names this site; make the Takeover at the holder's site");
             return self.write(takeover, |s| fail(s, "UnknownGroup", &message)).await;
         };
@@ -126,27 +120,37 @@ impl Takeovers {
             TakeoverType::Planned => {
                 self.advance_planned(&Planned { takeover, group: &group, to: &to, status: &status }).await
             }
+            TakeoverType::Approval if takeover.status.as_ref().is_some_and(|s| s.epoch.is_some()) => {
+                let next = self.runs_there(takeover, &group, &to, &status);
+                self.carry_out(takeover, next).await
+            }
             TakeoverType::Approval => self.advance_approval(takeover, &status).await,
-            TakeoverType::Lapse => match self.runs_there(&group, &to) {
-                Next::Reached(phase, _) => {
-                    self.write(takeover, |s| step(s, phase, self.shell.context.site.as_str(), None)).await
-                }
-                Next::Stay | Next::Failed { .. } => Ok(()),
-            },
+            TakeoverType::Lapse => {
+                let next = self.runs_there(takeover, &group, &to, &status);
+                self.carry_out(takeover, next).await
+            }
         }
     }
 
     /// A certificate for a new epoch: if another site held the group until now and did not
     /// hand it over, this is a takeover after a lapse.
-    async fn record(&self, group: &GroupKey, epoch: Epoch) {
-        let Some(before) = self.lists.holder_before(group) else { return };
+    fn record(&self, group: GroupKey, epoch: Epoch) {
+        let Some(before) = self.lists.holder_before(&group) else { return };
         let older = before.epoch.parse::<Epoch>().is_ok_and(|e| e < epoch);
-        if before.site == self.shell.context.site.as_str() || !older || self.shell.was_handed_over(group) {
+        if before.site == self.shell.context.site.as_str() || !older {
             return;
         }
-        if let Err(e) = record::lapse(&self.shell, &self.api, group, epoch, before).await {
-            tracing::warn!("the takeover is not on record: {e}");
-        }
+        let (shell, lists, api) = (self.shell.clone(), self.lists.clone(), self.api.clone());
+        tokio::spawn(async move {
+            // The holder's notice may have come to the other replica, and be on its way.
+            tokio::time::sleep(NOTICE).await;
+            if shell.was_handed_over(&group) || lists.was_handed_over(&group, &before.epoch) {
+                return;
+            }
+            if let Err(e) = record::lapse(&shell, &api, &group, epoch, before).await {
+                tracing::warn!("the takeover is not on record: {e}");
+            }
+        });
     }
 
     async fn advance_planned(&self, planned: &Planned<'_>) -> Result<(), ObjectError> {
@@ -158,15 +162,20 @@ impl Takeovers {
                 self.take_up(takeover, group, epoch, to)
             }
             (phase, Some(release)) => match reached(release) {
-                Some(to) if to as u8 > phase as u8 => Next::Reached(to, None),
+                Some(to) if to > phase => Next::Reached(to, None),
                 _ => Next::Stay,
             },
             (Phase::Released, None) => self.certified(epoch, to, status),
-            (Phase::Certified, None) => self.runs_there(group, to),
+            (Phase::Certified | Phase::Started, None) => self.runs_there(takeover, group, to, status),
             _ => Next::Stay,
         };
+        self.carry_out(takeover, next).await
+    }
+
+    async fn carry_out(&self, takeover: &Takeover, next: Next) -> Result<(), ObjectError> {
         match next {
             Next::Stay => Ok(()),
+            Next::Waits(message) => self.write(takeover, |s| wait(s, &message)).await,
             Next::Reached(phase, epoch) => {
                 self.write(takeover, |s| {
                     step(s, phase, self.shell.context.site.as_str(), epoch.as_deref());
@@ -219,7 +228,7 @@ impl Takeovers {
         let Some(plan) = self.plans.get(group) else {
             return Err(("UnknownGroup", format!("this site has no plan of group {group}")));
         };
-        if status.role != "Holder" {
+        if status.role != RoleName::Holder {
             let holder = named(status, self.shell.context.charter.faulty_witnesses as usize);
             let holder = holder.map_or_else(|| "nobody that is known".to_owned(), |v| format!("site {}", v.site));
             return Err((
@@ -265,13 +274,17 @@ impl Takeovers {
         }
     }
 
-    /// What a standby has prepared, as this site knows. Home is no standby of its own, and
-    /// standbys report to home alone.
+    /// What a standby has prepared, as this site knows.
     fn state_of(&self, group: &GroupKey, to: &SiteName) -> Option<StandbyState> {
+        self.entry_of(group, to).map(|s| s.state)
+    }
+
+    /// What a site said last of the group.
+    fn entry_of(&self, group: &GroupKey, site: &SiteName) -> Option<StandbyStatus> {
         let objects = self.groups.borrow();
         let object = objects.get(&FailoverGroup::name_at(group, &self.shell.context.site))?;
         let standbys = &object.status.as_ref()?.standbys;
-        standbys.iter().find(|s| s.site == to.as_str()).map(|s| s.state)
+        standbys.iter().find(|s| s.site == site.as_str()).cloned()
     }
 
     /// The core knows of no release, but the object says that one was begun.
@@ -282,7 +295,7 @@ impl Takeovers {
             return Next::Reached(Phase::Released, None);
         }
         if phase_of(takeover) == Phase::Pending
-            && status.is_some_and(|s| s.role == "Holder" && s.certified != Some(epoch))
+            && status.is_some_and(|s| s.role == RoleName::Holder && s.certified != Some(epoch))
         {
             let message = format!("epoch {epoch} was replaced before its release began; make another Takeover");
             return Next::Failed { reason: "Replaced", message };
@@ -306,18 +319,37 @@ impl Takeovers {
         }
     }
 
-    /// The successor runs the group, as far as that can be known here.
-    fn runs_there(&self, group: &GroupKey, to: &SiteName) -> Next {
-        match self.state_of(group, to) {
-            Some(StandbyState::Holding | StandbyState::Unknown) | None => Next::Reached(Phase::Complete, None),
-            Some(_) => Next::Stay,
+    /// The same, at a site that is in the group's plan no more: by the successor's word alone.
+    fn runs_elsewhere(&self, takeover: &Takeover, group: &GroupKey, to: &SiteName) -> Next {
+        let epoch = |text: Option<&String>| text.and_then(|e| e.parse::<Epoch>().ok());
+        let status = takeover.status.clone().unwrap_or_default();
+        let entry = self.entry_of(group, to);
+        let said = epoch(entry.as_ref().and_then(|e| e.epoch.as_ref()));
+        match phase_of(takeover) {
+            Phase::Released if said > epoch(status.old_epoch.as_ref()) => {
+                Next::Reached(Phase::Certified, said.map(|e| e.to_string()))
+            }
+            Phase::Released => Next::Stay,
+            phase => started(phase, epoch(status.epoch.as_ref()), entry.as_ref()),
         }
+    }
+
+    /// How the successor runs the group, as its own site says: complete is what is ready by its
+    /// own probes.
+    fn runs_there(&self, takeover: &Takeover, group: &GroupKey, to: &SiteName, status: &GroupStatus) -> Next {
+        let epoch = takeover.status.as_ref().and_then(|s| s.epoch.as_ref()?.parse::<Epoch>().ok());
+        let later = named(status, self.shell.context.charter.faulty_witnesses as usize);
+        if let Some(vote) = later.filter(|v| &v.site != to && Some(v.epoch) > epoch) {
+            let message = format!("site {} has acquired the group under epoch {} since", vote.site, vote.epoch);
+            return Next::Failed { reason: "Overtaken", message };
+        }
+        started(phase_of(takeover), epoch, self.entry_of(group, to).as_ref())
     }
 
     async fn advance_approval(&self, takeover: &Takeover, status: &GroupStatus) -> Result<(), ObjectError> {
         let site = &self.shell.context.site;
         let known = named(status, self.shell.context.charter.faulty_witnesses as usize);
-        let certified = status.certified.filter(|_| status.role == "Holder");
+        let certified = status.certified.filter(|_| status.role == RoleName::Holder);
         match approval(takeover, site, certified, known.as_ref()) {
             Approval::Wait => Ok(()),
             Approval::About(epoch) => {
@@ -333,7 +365,6 @@ impl Takeovers {
                 self.write(takeover, |s| {
                     s.epoch = Some(epoch.to_string());
                     step(s, Phase::Certified, site.as_str(), Some(&epoch.to_string()));
-                    step(s, Phase::Complete, site.as_str(), None);
                 })
                 .await
             }
@@ -349,98 +380,14 @@ impl Takeovers {
         let mut status = next.status.take().unwrap_or_default();
         change(&mut status);
         status.observed_generation = takeover.metadata.generation;
+        if takeover.status.as_ref() == Some(&status) {
+            return Ok(());
+        }
         next.status = Some(status);
         let object = format!("Takeover {name}");
         match bounded(&object, self.api.replace_status(&name, &PostParams::default(), &next)).await {
             Err(e) if e.is_conflict() => Ok(()),
             written => written.map(drop),
         }
-    }
-}
-
-/// What comes next for an approval.
-#[derive(Debug, PartialEq, Eq)]
-enum Approval {
-    Wait,
-    /// It is about the end of this epoch, and of no later one.
-    About(Epoch),
-    /// This site has acquired the group.
-    Took(Epoch),
-    Outdated(String),
-}
-
-/// An approval lets a standby end one epoch: the one that was in force when it was made.
-/// Left lying around, it must not let the group move at some later lapse.
-fn approval(takeover: &Takeover, site: &SiteName, certified: Option<Epoch>, known: Option<&Vote>) -> Approval {
-    let Some(ends) = takeover.status.as_ref().and_then(|s| s.old_epoch.as_ref()?.parse().ok()) else {
-        return known.map_or(Approval::Wait, |vote| Approval::About(vote.epoch));
-    };
-    match (certified.filter(|epoch| *epoch > ends && takeover.spec.approve), known) {
-        (Some(epoch), _) => Approval::Took(epoch),
-        (None, Some(vote)) if vote.epoch > ends && &vote.site != site => Approval::Outdated(format!(
-            "it was about epoch {ends}, and site {} holds the group under epoch {} by now; make another Takeover",
-            vote.site, vote.epoch
-        )),
-        _ => Approval::Wait,
-    }
-}
-
-/// The phase that follows from where the core's release is.
-fn reached(release: &str) -> Option<Phase> {
-    let phases = BTreeMap::from([
-        ("Retiring", Phase::Closed),
-        ("Stopping", Phase::Retired),
-        ("Releasing", Phase::Stopped),
-        ("Released", Phase::Released),
-    ]);
-    phases.get(release).copied()
-}
-
-fn step(status: &mut TakeoverStatus, phase: Phase, site: &str, detail: Option<&str>) {
-    status.phase = phase;
-    let (event, site, detail) = (format!("{phase:?}"), Some(site.to_owned()), detail.map(str::to_owned));
-    status.timeline.push(Step { event, at: Time(now()), site, detail });
-    let done = phase == Phase::Complete;
-    let message = if done { "the group has moved" } else { "the group is on its way" };
-    condition::set(&mut status.conditions, COMPLETE, done.into(), &format!("{phase:?}"), message, None, now());
-}
-
-fn fail(status: &mut TakeoverStatus, reason: &str, message: &str) {
-    status.phase = Phase::Failed;
-    condition::set(&mut status.conditions, COMPLETE, Truth::False, reason, message, None, now());
-}
-
-#[cfg(test)]
-mod tests {
-    use regent_api::TakeoverSpec;
-
-    use super::*;
-
-    fn epoch(text: &str) -> Epoch {
-        text.parse().unwrap()
-    }
-
-    fn approving(old_epoch: Option<&str>) -> Takeover {
-        let (group, to) = ("ireland/shop".into(), "france".into());
-        let spec = TakeoverSpec { group, to, kind: TakeoverType::Approval, reason: None, approve: true };
-        let mut takeover = Takeover::new("t", spec);
-        takeover.status = Some(TakeoverStatus { old_epoch: old_epoch.map(str::to_owned), ..TakeoverStatus::default() });
-        takeover
-    }
-
-    #[test]
-    fn an_approval_ends_the_epoch_that_it_was_made_in_and_no_later_one() {
-        let site: SiteName = "france".parse().unwrap();
-        let vote = |site: &str, e: &str| Vote { site: site.parse().unwrap(), epoch: epoch(e) };
-        let next = |old, certified: Option<&str>, known: Option<Vote>| {
-            approval(&approving(old), &site, certified.map(epoch), known.as_ref())
-        };
-        assert_eq!(next(None, None, None), Approval::Wait);
-        assert_eq!(next(None, None, Some(vote("ireland", "3.1"))), Approval::About(epoch("3.1")));
-        assert_eq!(next(Some("3.1"), None, Some(vote("ireland", "3.1"))), Approval::Wait);
-        assert_eq!(next(Some("3.1"), None, Some(vote("france", "4.2"))), Approval::Wait);
-        assert_eq!(next(Some("3.1"), Some("4.2"), Some(vote("france", "4.2"))), Approval::Took(epoch("4.2")));
-        let outdated = next(Some("3.1"), None, Some(vote("germany", "4.3")));
-        assert!(matches!(outdated, Approval::Outdated(why) if why.contains("germany") && why.contains("4.3")));
     }
 }

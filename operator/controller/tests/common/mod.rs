@@ -2,6 +2,9 @@
 
 #![allow(dead_code)] // Each test uses a part.
 
+pub mod played;
+pub mod two;
+
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -121,6 +124,15 @@ impl Clusters {
         let mut config = Config::new(format!("https://127.0.0.1:{}", self.ports[i]).parse().unwrap());
         config.accept_invalid_certs = true;
         config.auth_info = AuthInfo { token: Some(TOKEN.to_owned().into()), ..AuthInfo::default() };
+        kube::Client::try_from(config).unwrap()
+    }
+
+    /// A client of one of them that acts as another user.
+    pub fn client_as(&self, i: usize, user: &str) -> kube::Client {
+        let mut config = Config::new(format!("https://127.0.0.1:{}", self.ports[i]).parse().unwrap());
+        config.accept_invalid_certs = true;
+        let (token, impersonate) = (Some(TOKEN.to_owned().into()), Some(user.to_owned()));
+        config.auth_info = AuthInfo { token, impersonate, ..AuthInfo::default() };
         kube::Client::try_from(config).unwrap()
     }
 

@@ -7,14 +7,19 @@
 
 mod charter;
 mod cluster;
+mod detail;
+mod differences;
 mod explain;
 mod group;
 mod init;
+mod kinds;
 mod moves;
 mod output;
+mod patch;
 mod prepare;
 mod protect;
 mod sites;
+mod standby;
 mod status;
 mod topology;
 mod views;
@@ -54,7 +59,7 @@ enum Command {
     /// Make or check a charter, the signed trust root of a federation.
     #[command(subcommand)]
     Charter(CharterCommand),
-    /// Print what a party applies in its own cluster for Regent to work there.
+    /// What a party says in its own cluster about groups that it stands by for.
     #[command(subcommand)]
     Standby(StandbyCommand),
     /// Print the Role that the operator needs in a protected namespace at home.
@@ -72,6 +77,10 @@ enum Command {
     Takeover(moves::TakeoverArgs),
     /// Move a group back to its home.
     Failback(moves::FailbackArgs),
+    /// What people changed at the holder while it held the group.
+    Differences(differences::Args),
+    /// Take over at home what was changed at the holder.
+    Adopt(differences::AdoptArgs),
     /// Follow changes of groups until interrupted.
     Watch(watch::Args),
     /// Print a completion script for a shell.
@@ -92,7 +101,11 @@ enum CharterCommand {
 #[derive(Debug, Subcommand)]
 enum StandbyCommand {
     /// Print the namespace, Role and RoleBinding of a group at a standby.
-    Prepare(prepare::Args),
+    Prepare(prepare::StandbyArgs),
+    /// Take a group out at this site: its copies are removed, its data stays.
+    Leave(standby::LeaveArgs),
+    /// Let a group in again that was taken out.
+    Join(standby::JoinArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -133,6 +146,8 @@ async fn run(cli: Cli) -> anyhow::Result<Verdict> {
         Command::Charter(CharterCommand::Init(args)) => init::run(&args),
         Command::Charter(CharterCommand::Verify(args)) => charter::run(&args, format),
         Command::Standby(StandbyCommand::Prepare(args)) => prepare::standby(&args),
+        Command::Standby(StandbyCommand::Leave(args)) => standby::leave(&args, &cluster.client().await?).await,
+        Command::Standby(StandbyCommand::Join(args)) => standby::join(&args, &cluster.client().await?).await,
         Command::Home(HomeCommand::Prepare(args)) => prepare::home(&args),
         Command::Protect(args) => protect::run(&args, &cluster.client().await?).await,
         Command::Status(args) => status::run(&args, &cluster.client().await?, format).await,
@@ -140,6 +155,8 @@ async fn run(cli: Cli) -> anyhow::Result<Verdict> {
         Command::Explain(args) => explain::run(&args, &cluster.client().await?, format).await,
         Command::Takeover(args) => moves::takeover(&args, &cluster.client().await?).await,
         Command::Failback(args) => moves::failback(&args, &cluster.client().await?).await,
+        Command::Differences(args) => differences::run(&args, &cluster.client().await?, format).await,
+        Command::Adopt(args) => differences::adopt(&args, &cluster.client().await?).await,
         Command::Watch(args) => watch::run(&args, &cluster.client().await?, format).await,
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "kubectl-regent", &mut std::io::stdout());

@@ -39,7 +39,10 @@ pub async fn run(args: &Args, client: &Client) -> Result<Verdict> {
         bail!("{key} is a read-only copy here: run this at its home, {}", group.spec.home);
     }
     let mut seen = BTreeSet::new();
-    let ungated = ungated_owners(client, &group, &mut seen).await?;
+    let ungated = ungated_pods(client, &group, &mut seen).await?;
+    ungated.refuse_strangers()?;
+    ungated.name_ending();
+    let ungated = ungated.restartable;
     if !ungated.is_empty() {
         let list: Vec<String> = ungated.keys().map(|(ns, kind, name)| format!("{kind} {ns}/{name}")).collect();
         let count: usize = ungated.values().sum();
@@ -63,26 +66,67 @@ pub async fn run(args: &Args, client: &Client) -> Result<Verdict> {
 
 type Owner = (String, &'static str, String);
 
-/// The controllers of the group's pods without a gate that were not `seen` before, with the
-/// number of those pods.
-async fn ungated_owners(
-    client: &Client,
-    group: &FailoverGroup,
-    seen: &mut BTreeSet<String>,
-) -> Result<BTreeMap<Owner, usize>> {
+/// How a pod without a gate comes to an end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Maker {
+    /// Its maker is restarted, which makes it anew.
+    Restartable(Owner),
+    /// By itself: this Job's work is done then. A restart would do it twice.
+    Job(String),
+    /// By a person's hand alone.
+    Stranger,
+}
+
+/// Pods without a gate.
+#[derive(Debug, Default)]
+struct Ungated {
+    /// What can be restarted, with the number of its pods.
+    restartable: BTreeMap<Owner, usize>,
+    /// Pods that end by themselves.
+    ending: Vec<String>,
+    /// Pods that a person has to re-create.
+    strangers: Vec<String>,
+}
+
+impl Ungated {
+    fn add(&mut self, ns: &str, pod: &Pod) {
+        let name = format!("{ns}/{}", pod.name_any());
+        match maker(ns, pod) {
+            Maker::Restartable(owner) => *self.restartable.entry(owner).or_insert(0) += 1,
+            Maker::Job(job) => self.ending.push(format!("{name} of Job {job}")),
+            Maker::Stranger => self.strangers.push(name),
+        }
+    }
+
+    fn refuse_strangers(&self) -> Result<()> {
+        if self.strangers.is_empty() {
+            return Ok(());
+        }
+        bail!(
+            "these pods have no gate and no Deployment or StatefulSet that could be restarted: {}; re-create them by hand, or select others",
+            self.strangers.join(", ")
+        )
+    }
+
+    fn name_ending(&self) {
+        self.ending.iter().for_each(|pod| println!("pod {pod} has no gate and ends by itself: it is waited for"));
+    }
+}
+
+/// The group's pods without a gate that were not `seen` before.
+async fn ungated_pods(client: &Client, group: &FailoverGroup, seen: &mut BTreeSet<String>) -> Result<Ungated> {
     let key = group.key()?;
-    let mut owners = BTreeMap::new();
+    let mut ungated = Ungated::default();
     for ns in &group.spec.namespaces {
         let selector = group.spec.selector.to_label_selector();
         let pods = Api::<Pod>::namespaced(client.clone(), ns).list(&ListParams::default().labels(&selector)).await?;
         for pod in pods.items.iter().filter(|p| !has_gate(p, &key) && !has_ended(p)) {
-            if !seen.insert(pod.uid().unwrap_or_default()) {
-                continue;
+            if seen.insert(pod.uid().unwrap_or_default()) {
+                ungated.add(ns, pod);
             }
-            *owners.entry(owner(ns, pod)?).or_insert(0) += 1;
         }
     }
-    Ok(owners)
+    Ok(ungated)
 }
 
 fn has_ended(pod: &Pod) -> bool {
@@ -90,23 +134,20 @@ fn has_ended(pod: &Pod) -> bool {
     matches!(phase, Some("Succeeded" | "Failed")) || pod.metadata.deletion_timestamp.is_some()
 }
 
-fn owner(ns: &str, pod: &Pod) -> Result<Owner> {
-    let refused = || {
-        format!(
-            "pod {ns}/{} has no gate and no Deployment or StatefulSet that could be restarted: re-create it by hand",
-            pod.name_any()
-        )
-    };
+fn maker(ns: &str, pod: &Pod) -> Maker {
     let owners = pod.owner_references();
-    let controller = owners.iter().find(|o| o.controller == Some(true)).with_context(refused)?;
+    let Some(controller) = owners.iter().find(|o| o.controller == Some(true)) else { return Maker::Stranger };
+    let restartable = |kind, name: &str| Maker::Restartable((ns.to_owned(), kind, name.to_owned()));
     match controller.kind.as_str() {
-        // A ReplicaSet of a Deployment carries the Deployment's name and the template's hash.
+        // A Deployment's ReplicaSet carries the Deployment's name and the template's hash.
         "ReplicaSet" => {
-            let name = controller.name.rsplit_once('-').map(|(name, _)| name.to_owned()).with_context(refused)?;
-            Ok((ns.to_owned(), "Deployment", name))
+            let hash = pod.labels().get("pod-template-hash");
+            let name = hash.and_then(|hash| controller.name.strip_suffix(hash)?.strip_suffix('-'));
+            name.map_or(Maker::Stranger, |name| restartable("Deployment", name))
         }
-        "StatefulSet" => Ok((ns.to_owned(), "StatefulSet", controller.name.clone())),
-        _ => bail!(refused()),
+        "StatefulSet" => restartable("StatefulSet", &controller.name),
+        "Job" => Maker::Job(controller.name.clone()),
+        _ => Maker::Stranger,
     }
 }
 
@@ -144,8 +185,10 @@ async fn until_protected(
     let name = &group.name_any();
     let mut said = String::new();
     loop {
-        let late = ungated_owners(client, group, &mut seen).await?;
-        restart_all(client, &late).await?;
+        let late = ungated_pods(client, group, &mut seen).await?;
+        late.refuse_strangers()?;
+        late.name_ending();
+        restart_all(client, &late.restartable).await?;
         let status = api.get(name).await?.status.unwrap_or_default();
         if status.protection == Some(Protection::Protected) {
             println!("Protected");
@@ -157,5 +200,42 @@ async fn until_protected(
             said = message;
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(name: &str, kind: &str, owner: &str) -> Pod {
+        let owners = json!([{ "apiVersion": "x/v1", "kind": kind, "name": owner, "uid": "u", "controller": true }]);
+        let owners = if kind.is_empty() { json!([]) } else { owners };
+        serde_json::from_value(json!({ "metadata": {
+            "name": name, "labels": { "pod-template-hash": "5d4f" }, "ownerReferences": owners,
+        } }))
+        .unwrap()
+    }
+
+    #[test]
+    fn pods_of_jobs_are_waited_for_and_all_that_nobody_makes_anew_are_named_at_once() {
+        let mut ungated = Ungated::default();
+        for (name, kind, owner) in [
+            ("shop-5d4f-a", "ReplicaSet", "shop-5d4f"),
+            ("shop-5d4f-b", "ReplicaSet", "shop-5d4f"),
+            ("ledger-0", "StatefulSet", "ledger"),
+            ("nightly-1-x", "Job", "nightly-1"),
+        ] {
+            ungated.add("case", &pod(name, kind, owner));
+        }
+        let owner = |kind, name: &str| ("case".to_owned(), kind, name.to_owned());
+        let expected = [(owner("Deployment", "shop"), 2), (owner("StatefulSet", "ledger"), 1)];
+        assert_eq!(ungated.restartable, expected.into());
+        assert_eq!(ungated.ending, ["case/nightly-1-x of Job nightly-1"]);
+        ungated.refuse_strangers().unwrap();
+        for (name, kind, owner) in [("bare", "", ""), ("each", "DaemonSet", "each"), ("set-x", "ReplicaSet", "set")] {
+            ungated.add("case", &pod(name, kind, owner));
+        }
+        let error = ungated.refuse_strangers().unwrap_err().to_string();
+        assert!(error.contains("case/bare, case/each, case/set-x"), "{error}");
     }
 }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use regent_api::Site;
+use regent_api::site::SiteRole;
 
 use crate::Verdict;
 use crate::output::{Format, print};
@@ -38,4 +39,12 @@ pub async fn run(client: &Client, format: Format) -> Result<Verdict> {
     print(format, &data, &header, rows.collect())?;
     let lost = sites.iter().flat_map(&sights).any(|s| !s.alive);
     Ok(if lost { Verdict::NotWell } else { Verdict::Well })
+}
+
+/// The name of the current context's site.
+pub async fn here(client: &Client) -> Result<String> {
+    let sites = Api::<Site>::all(client.clone()).list(&ListParams::default()).await.context("list Sites")?.items;
+    let is_here = |s: &&Site| s.status.as_ref().is_some_and(|status| status.roles.contains(&SiteRole::Local));
+    let found = sites.iter().find(is_here).map(ResourceExt::name_any);
+    found.context("no Site here has the role Local: does the operator run at this site?")
 }

@@ -7,12 +7,13 @@ use clap::Args as ClapArgs;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
-use regent_api::group::Protection;
+use regent_api::group::{Protection, StandbyStatus};
 use regent_api::lease::Proof;
 use regent_api::{ControlLease, FailoverGroup, LeaseLeft, Site};
 use serde::Serialize;
 
 use crate::Verdict;
+use crate::detail::{self, Detail};
 use crate::output::{Format, or_dash, table};
 
 /// Arguments of `status`.
@@ -28,7 +29,7 @@ pub struct Args {
 pub struct GroupRow {
     /// HOME/NAME.
     pub group: String,
-    /// Observed, Protected or Retiring.
+    /// Observed or Protected.
     pub protection: Option<String>,
     /// The site that holds the lease, as far as this site knows.
     pub holder: Option<String>,
@@ -42,6 +43,8 @@ pub struct GroupRow {
     pub standbys: Vec<String>,
     /// What is wrong; empty when all is well.
     pub problems: Vec<String>,
+    /// What is worth telling of single standbys.
+    pub details: Vec<Detail>,
 }
 
 #[derive(Debug, Serialize)]
@@ -73,7 +76,6 @@ fn row(group: &FailoverGroup, leases: &[ControlLease], left: &BTreeMap<String, L
     let status = group.status.clone().unwrap_or_default();
     let lease = leases.iter().find(|l| l.spec.group == key).and_then(|l| l.status.clone()).unwrap_or_default();
     let view = lease.holder;
-    let standby = |s: &regent_api::group::StandbyStatus| format!("{} {:?}", s.site, s.state);
     let left = left.get(&key).cloned();
     let valid = left.as_ref().map(|l| l.left_ms > 0).or(view.as_ref().map(|v| v.valid));
     let holder = status.holder.clone().or_else(|| view.as_ref().map(|v| v.site.clone()));
@@ -81,19 +83,29 @@ fn row(group: &FailoverGroup, leases: &[ControlLease], left: &BTreeMap<String, L
     let lapsed = over.map(|site| {
         format!("LeaseOver: the lease of {site} is over and nobody runs the group; see `kubectl regent explain {key}`")
     });
+    let by = holder.as_deref();
+    let conditions = problems(&status.conditions).into_iter();
+    // Home's own entry says how the group runs there, and nothing of who could take it over.
+    let is_shown = |s: &&StandbyStatus| s.site != group.spec.home;
+    let mut standbys: Vec<StandbyStatus> = status.standbys.iter().filter(is_shown).cloned().collect();
+    standbys.sort_by_key(|s| group.spec.standbys.iter().position(|name| name == &s.site).unwrap_or(usize::MAX));
+    let at_home = status.standbys.iter().find(|s| s.site == group.spec.home);
+    let of_home = at_home.and_then(|home| detail::holder_problem(home, by));
+    let of_standbys = detail::problems(&standbys, by, &status.conditions).into_iter().chain(of_home);
     Ok(GroupRow {
         group: key.clone(),
         protection: status.protection.map(|p| format!("{p:?}")),
-        holder,
         epoch: status.epoch.clone().or_else(|| view.as_ref().map(|v| v.epoch.clone())),
         lease: valid.map(|valid| if valid { "valid" } else { "over" }.to_owned()),
-        standbys: if status.standbys.is_empty() {
+        standbys: if standbys.is_empty() {
             group.spec.standbys.clone()
         } else {
-            status.standbys.iter().map(standby).collect()
+            standbys.iter().map(|s| format!("{} {:?}", s.site, s.state)).collect()
         },
         lease_left: left,
-        problems: lapsed.into_iter().chain(problems(&status.conditions)).collect(),
+        problems: lapsed.into_iter().chain(conditions).chain(of_standbys).collect(),
+        details: standbys.iter().filter_map(|s| Detail::of(s, by)).collect(),
+        holder,
     })
 }
 
@@ -116,9 +128,10 @@ pub async fn run(args: &Args, client: &Client, format: Format) -> Result<Verdict
     let well = groups.iter().all(|g| g.problems.is_empty());
     if format == Format::Table {
         println!("{}\n\n{}", site_table(&sites), group_table(&groups));
-        for group in groups.iter().filter(|g| !g.problems.is_empty()) {
+        for group in groups.iter().filter(|g| !g.problems.is_empty() || !g.details.is_empty()) {
             println!("\n{}:", group.group);
             group.problems.iter().for_each(|p| println!("  {p}"));
+            group.details.iter().flat_map(|d| d.lines(&group.group)).for_each(|line| println!("{line}"));
         }
     } else {
         let data = serde_json::json!({"sites": sites, "groups": groups});
@@ -169,7 +182,8 @@ fn lease(group: &GroupRow) -> String {
 /// The groups as a table.
 pub fn group_table(groups: &[GroupRow]) -> String {
     let rows = groups.iter().map(|g| {
-        let verdict = if g.problems.is_empty() { "ok".to_owned() } else { format!("{} below", g.problems.len()) };
+        let below = g.problems.len() + g.details.iter().filter(|d| d.warning.is_some()).count();
+        let verdict = if below == 0 { "ok".to_owned() } else { format!("{below} below") };
         vec![
             g.group.clone(),
             or_dash(g.protection.clone()),

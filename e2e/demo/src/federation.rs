@@ -285,7 +285,8 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Result<
         if begun.elapsed() > limit {
             bail!("{what} did not happen within {limit:?}{last}");
         }
-        sleep(Duration::from_millis(100));
+        // Each look is a program that starts: more of them would slow down what is waited for.
+        sleep(Duration::from_millis(250));
     }
 }
 

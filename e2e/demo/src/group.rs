@@ -74,18 +74,20 @@ impl Group {
 
     /// Prepares the standbys' namespaces, as their owners would.
     pub fn prepare_standbys(&self, federation: &Federation) -> Result<()> {
-        self.standbys.iter().try_for_each(|standby| self.prepare(federation, standby, "standby"))
+        self.standbys
+            .iter()
+            .try_for_each(|standby| self.prepare(federation, standby, &["standby", "prepare", "--group", &self.key()]))
     }
 
     /// Prepares the standbys and applies the manifests at home.
     pub fn apply(&self, federation: &Federation) -> Result<()> {
         self.prepare_standbys(federation)?;
         federation.kubectl(&self.home, &["apply", "-f", "-"], Some(&self.manifest(federation)))?;
-        self.prepare(federation, &self.home, "home")
+        self.prepare(federation, &self.home, &["home", "prepare"])
     }
 
-    fn prepare(&self, federation: &Federation, site: &str, side: &str) -> Result<()> {
-        let manifest = federation.plugin(site, &[side, "prepare", "--namespace", &self.name])?;
+    fn prepare(&self, federation: &Federation, site: &str, command: &[&str]) -> Result<()> {
+        let manifest = federation.plugin(site, &[command, &["--namespace", &self.name]].concat())?;
         federation.kubectl(site, &["apply", "-f", "-"], Some(&manifest)).map(drop)
     }
 

@@ -7,13 +7,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use regent_demo::federation::{Federation, Timing, wait_for, workspace};
 use regent_demo::group::{Group, Workload};
 use regent_demo::record::Recording;
 use regent_demo::screen::Screen;
 use regent_evidence::{Event, Kind, Report, Scenario};
-use regent_rig::{Options, Topology};
+use regent_rig::{Options, Topology, Where};
 
 /// What takes longer than this will not happen any more.
 pub const LIMIT: Duration = Duration::from_secs(90);
@@ -87,6 +87,74 @@ impl Stage {
     pub fn bring_home(&self, group: &Group, from: &str) -> Result<()> {
         self.federation.plugin(from, &["failback", &group.name, "--yes", "--wait", "90s"])?;
         self.settled(group)
+    }
+
+    /// What a site's object says of a standby of a group: one field of its entry.
+    pub fn entry(&self, at: &str, group: &Group, standby: &str, field: &str) -> Result<String> {
+        let name = if at == group.home { group.name.clone() } else { format!("{}.{}", group.home, group.name) };
+        let path = format!("jsonpath={{.status.standbys[?(@.site==\"{standby}\")].{field}}}");
+        self.federation.kubectl(at, &["get", "failovergroup", &name, "-o", &path], None)
+    }
+
+    /// Waits until home has heard a standby say what it is waited for: state and message.
+    pub fn heard(
+        &self,
+        group: &Group,
+        standby: &str,
+        limit: Duration,
+        is_it: impl Fn(&str, &str) -> bool,
+    ) -> Result<()> {
+        let (mut last, begun) = (String::new(), std::time::Instant::now());
+        let waited = wait_for(&format!("{standby}'s word on {}", group.key()), limit, || {
+            let state = self.entry(&group.home, group, standby, "state")?;
+            let message = self.entry(&group.home, group, standby, "message")?;
+            last = format!("{state}: {message}");
+            Ok(is_it(&state, &message).then_some(()))
+        });
+        waited.with_context(|| format!("it says {last:?}"))?;
+        println!("{{\"group\":\"{}\",\"heard_after_ms\":{}}}", group.name, begun.elapsed().as_millis());
+        Ok(())
+    }
+
+    /// Keeps what the plugin prints, for the documents: whatever it thinks of the state of things.
+    pub fn keep(&self, name: &str, site: &str, args: &[&str]) -> Result<()> {
+        let dir = workspace().join("target/scenarios/said");
+        std::fs::create_dir_all(&dir)?;
+        let program = self.federation.program("kubectl-regent");
+        let mut command = self.federation.rig.command(&Where::Site(site.into()), &program.display().to_string())?;
+        let out = command.args(args).stdin(std::process::Stdio::null()).output()?;
+        let text =
+            format!("$ kubectl regent {}   # in {site}\n{}", args.join(" "), String::from_utf8_lossy(&out.stdout));
+        Ok(std::fs::write(dir.join(format!("{name}.txt")), text)?)
+    }
+
+    /// Deletes a group at its home, and its namespace everywhere.
+    pub fn clear(&self, home: &str, name: &str) -> Result<()> {
+        let mean_it = format!("regent.dev/confirm-delete={name}");
+        self.federation.kubectl(home, &["annotate", "failovergroup", name, &mean_it], None)?;
+        self.federation.kubectl(home, &["delete", "failovergroup", name, "--wait=false"], None)?;
+        for site in self.federation.full_sites() {
+            self.federation.kubectl(
+                &site,
+                &["delete", "namespace", name, "--ignore-not-found", "--wait=false"],
+                None,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Waits until namespaces are gone everywhere: what is being deleted keeps a machine busy.
+    pub fn cleared(&self, names: &[&str]) -> Result<()> {
+        wait_for("deleted namespaces to be gone", LIMIT, || {
+            for site in self.federation.full_sites() {
+                let left = self.federation.kubectl(&site, &["get", "namespaces", "-o", "name"], None)?;
+                let is_left = |name: &&str| left.lines().any(|l| l == format!("namespace/{name}"));
+                if names.iter().any(is_left) {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(()))
+        })
     }
 
     /// Waits for a text in what the plugin says of a group at a site.

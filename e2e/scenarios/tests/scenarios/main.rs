@@ -1,5 +1,9 @@
 //! Every scenario on one rig of real sites; see the crate's documentation.
 
+mod case;
+mod release;
+mod standbys;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -51,7 +55,7 @@ fn main() {
 
 fn trials(stage: &Arc<Mutex<Option<Stage>>>) -> Vec<Trial> {
     // In this order: what destroys more comes later.
-    let tests: [(&str, Test); 13] = [
+    let tests: [(&str, Test); 20] = [
         ("the_chart_lints_and_an_api_server_accepts_all_of_it", chart),
         ("wrong_input_is_refused_with_object_field_and_remedy", wrong_input),
         ("groups_become_protected_and_armed_and_a_taken_name_is_said", protect),
@@ -60,6 +64,13 @@ fn trials(stage: &Arc<Mutex<Option<Stage>>>) -> Vec<Trial> {
         ("a_planned_move_and_back_wait_for_no_lease", planned),
         ("a_short_cut_is_a_pause_and_nothing_else", blip),
         ("a_holder_that_reaches_a_minority_of_witnesses_is_replaced", minority),
+        ("what_is_legal_at_home_is_held_as_it_runs_there_and_what_stays_is_said", case::held),
+        ("people_at_the_holder_are_its_masters_and_a_plan_without_it_waits", case::run),
+        ("a_partner_can_take_a_group_out_of_its_cluster_and_let_it_in_again", case::left),
+        ("a_standby_says_beforehand_what_it_could_not_start_in_the_words_of_who_refuses", standbys::say),
+        ("only_a_release_that_got_ready_is_held_and_an_emptied_home_empties_nobody", releases),
+        ("a_claim_with_data_outlives_the_copy_that_is_made_anew", release::claims),
+        ("the_next_in_rank_takes_what_the_best_could_not_start_and_what_was_ready_last_runs", next_in_rank),
         ("a_cut_moves_what_may_move_and_holds_what_may_not", cut),
         ("a_healed_home_stays_held_until_somebody_moves_the_group_back", heal),
         ("with_the_first_standby_down_the_next_takes_over", standby_down),
@@ -254,6 +265,20 @@ fn minority(stage: &Stage) -> Result<()> {
     stage.federation.rig.heal(None)?;
     stage.federation.plugin("germany", &["failback", &taken.name, "--yes", "--wait", "90s"])?;
     stage.bring_home(&shop, "france")
+}
+
+fn releases(stage: &Stage) -> Result<()> {
+    release::releases(stage, &asked_group())
+}
+
+/// Germany, at home of the groups of two tests before, is cut off.
+fn next_in_rank(stage: &Stage) -> Result<()> {
+    let at = stage.cut(&["germany"], &mut [])?;
+    standbys::take(stage, at)?;
+    release::taken(stage)?;
+    stage.federation.rig.heal(None)?;
+    standbys::clear(stage)?;
+    release::clear(stage)
 }
 
 fn cut(stage: &Stage) -> Result<()> {

@@ -288,7 +288,8 @@ async fn what_stays_at_home_is_accepted_by_kind_namespace_and_name_only() {
     let clusters = Clusters::start(1).await;
     let asked = |accepted: &str| {
         let group = json!({ "apiVersion": "regent.dev/v1alpha1", "kind": "FailoverGroup", "metadata": { "name": "case" },
-            "spec": { "home": "ireland", "namespaces": ["case"], "staysHome": [accepted] } });
+            "spec": { "home": "ireland", "namespaces": ["case"], "selector": { "matchLabels": { "app": "case" } },
+                "staysHome": [accepted] } });
         clusters.kubectl(0, &["apply", "-f", "-"], &group.to_string())
     };
     for wrong in ["Ingress", "Ingress desk", "ingress/desk", "case/desk"] {

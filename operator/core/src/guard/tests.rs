@@ -308,6 +308,35 @@ fn a_pause_beyond_the_thaw_limit_stops_the_pod_for_good() {
 }
 
 #[test]
+fn a_pause_that_ends_around_the_thaw_limit_ends_once() {
+    let limit = Duration::from_secs(2);
+    let over = 1000 + A_MS + 2000;
+    for returned in over - 5..over + 5 {
+        for ticks in [over - 6..over + 20, returned..over + 20] {
+            let mut node = Node::running();
+            node.guard.on_configure(at_ms(1500), &group(), limit);
+            node.guard.tick(at_ms(1000 + A_MS));
+            let certificate = node.certificate_asked_at(returned - 10, "ie", "1.1", Protection::Protected);
+            let mut effects = Vec::new();
+            for now in ticks.clone() {
+                if now == returned {
+                    effects.extend(node.guard.on_certificate(at_ms(now), &certificate).effects);
+                }
+                effects.extend(node.guard.tick(at_ms(now)));
+            }
+            let times = |wanted: Effect| effects.iter().filter(|e| **e == wanted).count();
+            let ends = (times(Effect::Thaw(uid())), times(Effect::Kill(uid())));
+            let state = match ends {
+                (1, 0) => PodState::Running { epoch: epoch("1.1") },
+                _ => PodState::Killing,
+            };
+            assert!(matches!(ends, (1, 0) | (0, 1)), "back at {returned} ms, limit at {over} ms: {ends:?}");
+            assert_eq!(node.state(), state, "back at {returned} ms, limit at {over} ms");
+        }
+    }
+}
+
+#[test]
 fn a_pod_that_can_t_be_frozen_is_killed() {
     let mut node = Node::running();
     node.guard.tick(at_ms(1000 + A_MS));

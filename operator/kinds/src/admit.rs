@@ -14,8 +14,9 @@ use crate::fold::fold;
 use crate::images::{here, images, is_allowed};
 use crate::kind::{KINDS, is_workload};
 use crate::marks::is_let_in;
-use crate::object::{items, labels, object_of, text};
+use crate::object::{items, object_of, text};
 use crate::reach::{Names, look, pull_secrets};
+use crate::select::serves;
 use crate::strip::{strip, unknown_fields};
 use crate::template::dangers;
 
@@ -222,14 +223,9 @@ fn pull_as_the_default_account(pod: &mut Map<String, Value>, pulls: &[Value]) {
 
 /// The names by which Services of the bundle reach a workload's ports.
 fn ports_named(workload: &Value, objects: &[Value]) -> BTreeSet<String> {
-    let of = labels(workload, "/spec/template/metadata/labels");
-    let serves = |s: &&Value| {
-        let is_near = text(s, "/metadata/namespace") == text(workload, "/metadata/namespace");
-        is_near
-            && text(s, "/kind") == "Service"
-            && labels(s, "/spec/selector").iter().all(|(k, v)| of.get(k) == Some(v))
-    };
-    let ports = objects.iter().filter(serves).flat_map(|s| items(s, "/spec/ports"));
+    let is_near = |s: &&Value| text(s, "/metadata/namespace") == text(workload, "/metadata/namespace");
+    let services = objects.iter().filter(|s| text(s, "/kind") == "Service").filter(is_near);
+    let ports = services.filter(|s| serves(s, workload)).flat_map(|s| items(s, "/spec/ports"));
     ports.map(|p| text(p, "/targetPort").to_owned()).filter(|name| !name.is_empty()).collect()
 }
 

@@ -77,23 +77,28 @@ pub fn accounts(selector: &Selector, listings: &[Listing]) -> Accounts {
     workloads.map(|w| (text(w, "/metadata/namespace").to_owned(), account(w).to_owned())).collect()
 }
 
+/// Whether a Service sends to a workload's pods in its namespace. One without a selector sends
+/// where its owner's EndpointSlices say.
+pub(crate) fn serves(service: &Value, workload: &Value) -> bool {
+    let selector = labels(service, "/spec/selector");
+    let pods = labels(workload, "/spec/template/metadata/labels");
+    !selector.is_empty() && selector.iter().all(|(k, v)| pods.get(k) == Some(v))
+}
+
 /// Picks what of a namespace belongs to the group.
 pub fn select(selector: &Selector, listing: &Listing, accounts: &Accounts) -> Selected {
     let workloads: Vec<Value> =
         listing.workloads.iter().filter(|w| is_ours(selector, w)).map(|w| as_admitted(w, &listing.others)).collect();
     let named = named(&workloads, &listing.others);
-    let serves = |s: &Value| {
-        let selector = labels(s, "/spec/selector");
-        let template = |w: &Value| labels(w, "/spec/template/metadata/labels");
-        let matches = |w: &Value| selector.iter().all(|(k, v)| template(w).get(k) == Some(v));
-        !selector.is_empty() && workloads.iter().any(matches)
-    };
     let is_labelled = |o: &Value| asks_for_a_label(selector) && selector.matches(&labels(o, "/metadata/labels"));
     let mut others: Vec<Value> = Vec::new();
     let mut unknown = BTreeSet::new();
     for service in listing.services.iter().filter(|s| !is_everywhere("Service", text(s, "/metadata/name"))) {
         let is_external = text(service, "/spec/type") == "ExternalName";
-        if serves(service) || is_named(service, &named) || (is_external && is_labelled(service)) {
+        if workloads.iter().any(|w| serves(service, w))
+            || is_named(service, &named)
+            || (is_external && is_labelled(service))
+        {
             others.push(service.clone());
         } else if is_labelled(service) && labels(service, "/spec/selector").is_empty() {
             unknown.insert(object_of(service));

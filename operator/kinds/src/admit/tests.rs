@@ -63,6 +63,15 @@ fn what_is_named_twice_is_folded_to_what_counts_at_home_and_said() {
 }
 
 #[test]
+fn a_service_without_a_selector_names_no_port_of_a_workload() {
+    let mut objects = objects(NAMED_TWICE);
+    let partner = json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "partner", "namespace": "case" },
+        "spec": { "ports": [{ "port": 80, "targetPort": "web" }] } });
+    objects.push(partner);
+    assert_eq!(admitted(&objects).blocked(), None, "web is no name that a Service reaches it by");
+}
+
+#[test]
 fn the_pull_secret_of_homes_default_account_travels_and_the_partners_account_is_untouched() {
     let mut account = named("ServiceAccount", "default");
     account["imagePullSecrets"] = json!([{ "name": "pull-from-home" }]);

@@ -108,6 +108,11 @@ pub fn group_label(group: &GroupKey) -> String {
     format!("sha256.{}", &digest[..32])
 }
 
+/// The label selector of what is a group's: its copies, and what is kept of it.
+pub fn group_selector(group: &GroupKey) -> String {
+    format!("{GROUP_LABEL}={}", group_label(group))
+}
+
 /// The definitions of all kinds, in the order in which they are installed.
 pub fn crds() -> Vec<CustomResourceDefinition> {
     vec![Charter::crd(), Site::crd(), FailoverGroup::crd(), ControlLease::crd(), Takeover::crd(), GatedPods::crd()]

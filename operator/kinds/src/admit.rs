@@ -14,7 +14,8 @@ use crate::fold::fold;
 use crate::images::{here, images, is_allowed};
 use crate::kind::{KINDS, is_workload};
 use crate::marks::is_let_in;
-use crate::object::{items, object_of, text};
+use crate::needs::{is_default_account, is_token};
+use crate::object::{items, listed, object_of, text};
 use crate::reach::{Names, look, pull_secrets};
 use crate::select::serves;
 use crate::strip::{strip, unknown_fields};
@@ -58,10 +59,7 @@ pub struct Admitted {
 impl Admitted {
     /// What blocks the group, in one message.
     pub fn blocked(&self) -> Option<String> {
-        let listed: Vec<String> = self.refusals.iter().take(LISTED).map(Refusal::to_string).collect();
-        let more = self.refusals.len().saturating_sub(LISTED);
-        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-        (!listed.is_empty()).then(|| format!("{}{more}", listed.join("; ")))
+        (!self.refusals.is_empty()).then(|| listed(&self.refusals, LISTED))
     }
 
     fn refuse(&mut self, object: &Value, field: &str, message: &str) {
@@ -89,6 +87,7 @@ fn short(words: &str) -> String {
 pub fn admit(objects: &[Value], tables: &SiteSpec) -> Admitted {
     let mut admitted = Admitted::default();
     let names: Names = objects.iter().filter(|o| !is_token(o)).map(name_of).collect();
+    // Home's says which secrets its pods pull with; the standby's own is the partner's.
     let defaults: BTreeMap<&str, Vec<Value>> = objects
         .iter()
         .filter(|o| is_default_account(o))
@@ -121,15 +120,6 @@ pub fn admit(objects: &[Value], tables: &SiteSpec) -> Admitted {
 fn name_of(object: &Value) -> (String, String, String) {
     let part = |pointer| text(object, pointer).to_owned();
     (part("/kind"), part("/metadata/namespace"), part("/metadata/name"))
-}
-
-fn is_token(object: &Value) -> bool {
-    text(object, "/kind") == "Secret" && text(object, "/type") == "kubernetes.io/service-account-token"
-}
-
-/// Home's says which secrets its pods pull with; the standby's own is the partner's.
-fn is_default_account(object: &Value) -> bool {
-    (text(object, "/kind"), text(object, "/metadata/name")) == ("ServiceAccount", "default")
 }
 
 /// Objects that no copy is made of.

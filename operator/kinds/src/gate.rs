@@ -4,12 +4,13 @@
 //! writing of `GatedPods` and the API server's notice of it would run twice. The gate is the
 //! one that the chart's admission policy gives to a pod without, and which it then leaves.
 
-use regent_api::gate::{GATE_PATH, TRY_PREFIX, WAITS};
+use regent_api::gate::{GATE_PATH, WAITS};
 use regent_api::{GATE_DRIVER, GATE_NAME};
 use regent_core::ids::GroupKey;
 use serde_json::{Value, json};
 
-use crate::tries::tries;
+use crate::object::text;
+use crate::tries::{is_added, tries};
 
 /// Gives a pod template its gate, as volume and as the init container before which nothing
 /// comes but tries. A volume of that name that the template has already is replaced.
@@ -17,13 +18,11 @@ pub fn add_gate(template: &mut Value, group: &GroupKey) {
     let Some(spec) = template.get_mut("spec") else { return };
     let tries = tries(spec);
     let Some(pod) = spec.as_object_mut() else { return };
-    let name = |c: &Value| c.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let is_ours = |c: &Value| name(c) == GATE_NAME || name(c).starts_with(TRY_PREFIX);
     let containers: Vec<&Value> = ["containers", "initContainers"]
         .iter()
         .filter_map(|list| pod.get(*list)?.as_array())
         .flatten()
-        .filter(|c| !is_ours(c))
+        .filter(|c| !is_added(c))
         .collect();
     let sized = |r: Option<&Value>| {
         r.is_some_and(|r| {
@@ -34,7 +33,7 @@ pub fn add_gate(template: &mut Value, group: &GroupKey) {
     let first = pod.get("containers").and_then(|c| c.get(0));
     let gate = container(first.unwrap_or(&Value::Null), best_effort);
     with_list(pod, "initContainers", |inits| {
-        inits.retain(|c| !is_ours(c));
+        inits.retain(|c| !is_added(c));
         inits.splice(0..0, tries.into_iter().chain([gate]));
     });
     let volume = json!({
@@ -42,7 +41,7 @@ pub fn add_gate(template: &mut Value, group: &GroupKey) {
         "csi": { "driver": GATE_DRIVER, "readOnly": true, "volumeAttributes": { "group": group.to_string() } },
     });
     with_list(pod, "volumes", |volumes| {
-        volumes.retain(|v| name(v) != GATE_NAME);
+        volumes.retain(|v| text(v, "/name") != GATE_NAME);
         volumes.push(volume);
     });
 }

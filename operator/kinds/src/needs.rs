@@ -182,17 +182,25 @@ pub fn needs(workload: &Value) -> Vec<Need> {
     needs.0
 }
 
+/// The account of pods that name none.
+pub const DEFAULT_ACCOUNT: &str = "default";
+
 /// Objects that everyone has: never mirrored, never taken.
 pub fn is_everywhere(kind: &str, name: &str) -> bool {
     matches!(
         (kind, name),
-        ("ServiceAccount", "default") | ("ConfigMap", "kube-root-ca.crt") | ("Service", "kubernetes")
+        ("ServiceAccount", DEFAULT_ACCOUNT) | ("ConfigMap", "kube-root-ca.crt") | ("Service", "kubernetes")
     )
+}
+
+/// The account that each namespace has of its own, and that pods get which name none.
+pub fn is_default_account(object: &Value) -> bool {
+    (text(object, "/kind"), text(object, "/metadata/name")) == ("ServiceAccount", DEFAULT_ACCOUNT)
 }
 
 /// The token of a ServiceAccount: worth nothing in another cluster.
 pub fn is_token(object: &Value) -> bool {
-    text(object, "/type") == "kubernetes.io/service-account-token"
+    text(object, "/kind") == "Secret" && text(object, "/type") == "kubernetes.io/service-account-token"
 }
 
 /// What a workload's pods need and a standby won't get, given the ConfigMaps, Secrets and

@@ -41,6 +41,15 @@ pub fn shortened(text: &str, bytes: usize) -> &str {
     text.get(..end.unwrap_or(0)).unwrap_or_default()
 }
 
+/// The first of several sentences, and how many more there are.
+pub fn listed<T: ToString>(all: &[T], most: usize) -> String {
+    let named = all.iter().take(most).map(T::to_string).collect::<Vec<_>>().join("; ");
+    match all.len().saturating_sub(most) {
+        0 => named,
+        more => format!("{named}; and {more} more"),
+    }
+}
+
 /// How messages name an object.
 pub fn object_of(object: &Value) -> String {
     format!("{} {}/{}", text(object, "/kind"), text(object, "/metadata/namespace"), text(object, "/metadata/name"))

@@ -5,18 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::Pod;
 use regent_api::FailoverGroupSpec;
 use regent_core::ids::GroupKey;
-use serde_json::Value;
 
 use crate::bundle::Bundle;
 use crate::kind::replicas;
 use crate::needs::unmet;
-use crate::object::{labels, object_of};
+use crate::object::{listed, object_of};
 use crate::owners::is_ready;
 use crate::pin::pin;
 use crate::pods::owned;
 use crate::report::StandbyReport;
 use crate::roll;
-use crate::select::{Listing, accounts, select};
+use crate::select::{Listing, accounts, is_ours, select};
 use crate::settle::{Verdict, settle};
 use crate::strip::strip;
 
@@ -53,8 +52,7 @@ impl Withheld {
 pub fn at_home(spec: &FailoverGroupSpec, listings: &[Listing]) -> StandbyReport {
     let mut live = BTreeMap::new();
     for listing in listings {
-        let ours = |w: &&Value| spec.selector.matches(&labels(w, "/spec/template/metadata/labels"));
-        let workloads = listing.workloads.iter().filter(ours).cloned().collect();
+        let workloads = listing.workloads.iter().filter(|w| is_ours(&spec.selector, w)).cloned().collect();
         let pods: Vec<Pod> = listing.pods.iter().filter_map(|p| serde_json::from_value(p.clone()).ok()).collect();
         live.extend(owned(workloads, &listing.replica_sets, &pods));
     }
@@ -109,7 +107,7 @@ pub fn release(group: &GroupKey, spec: &FailoverGroupSpec, pruned: &[String], li
     }
     let withheld = match (wanted, unsettled.is_empty()) {
         (0, _) => Some(Withheld::Empty),
-        (_, false) => Some(Withheld::Unsettled(told(&unsettled))),
+        (_, false) => Some(Withheld::Unsettled(listed(&unsettled, NAMED))),
         (_, true) => None,
     };
     let there: BTreeSet<String> = objects.iter().map(object_of).collect();
@@ -119,14 +117,6 @@ pub fn release(group: &GroupKey, spec: &FailoverGroupSpec, pruned: &[String], li
     // What is there again is not gone, whatever an old annotation says.
     bundle.pruned = pruned.iter().filter(|o| !there.contains(*o)).cloned().collect();
     Release { bundle, withheld, unknown, unmet: missing, notices }
-}
-
-fn told(unsettled: &[String]) -> String {
-    let named = unsettled.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join("; ");
-    match unsettled.len().saturating_sub(NAMED) {
-        0 => named,
-        more => format!("{named}; and {more} more"),
-    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use regent_api::Selector;
 use serde_json::Value;
 
 use crate::object::{controller_of, items, labels, object_of, selects, text};
-use crate::select::Accounts;
+use crate::select::{Accounts, is_ours};
 
 /// The kinds that are looked at, with their API versions.
 pub const REST: [(&str, &str); 9] = [
@@ -84,14 +84,10 @@ impl Mirrored<'_> {
             "Role" => roles.contains(text(object, "/metadata/name")),
             "CronJob" => self.selector.matches(&labels(object, "/spec/jobTemplate/spec/template/metadata/labels")),
             // A CronJob's Job is told by the CronJob.
-            "Job" => controller_of(object).is_none() && self.has_template(object),
-            "DaemonSet" => self.has_template(object),
+            "Job" => controller_of(object).is_none() && is_ours(self.selector, object),
+            "DaemonSet" => is_ours(self.selector, object),
             _ => false,
         }
-    }
-
-    fn has_template(&self, object: &Value) -> bool {
-        self.selector.matches(&labels(object, "/spec/template/metadata/labels"))
     }
 }
 

@@ -15,13 +15,10 @@ use regent_api::Selector;
 use regent_api::selector::Operator;
 use serde_json::Value;
 
-use crate::needs::{NeedKind, is_everywhere, is_token, needs};
+use crate::needs::{DEFAULT_ACCOUNT, NeedKind, is_default_account, is_everywhere, is_token, needs};
 use crate::object::{items, labels, object_of, text};
 use crate::owners::{Owners, stays};
 use crate::rest::{Mirrored, rest};
-
-/// The account of pods that name none.
-const DEFAULT_ACCOUNT: &str = "default";
 
 /// What a namespace holds, as the API server lists it: each object with `kind` and `apiVersion`.
 #[derive(Debug, Clone, Default)]
@@ -66,7 +63,8 @@ type Named = BTreeSet<(&'static str, String)>;
 /// The accounts of a group's pods, by namespace and name.
 pub type Accounts = BTreeSet<(String, String)>;
 
-fn is_ours(selector: &Selector, workload: &Value) -> bool {
+/// Whether an object's pods are the group's, by its template's labels.
+pub(crate) fn is_ours(selector: &Selector, workload: &Value) -> bool {
     selector.matches(&labels(workload, "/spec/template/metadata/labels"))
 }
 
@@ -141,8 +139,7 @@ fn account(workload: &Value) -> &str {
 /// travels, and the partner's is the partner's.
 fn as_admitted(workload: &Value, others: &[Value]) -> Value {
     let mut workload = workload.clone();
-    let is_default = |o: &&Value| text(o, "/kind") == "ServiceAccount" && text(o, "/metadata/name") == DEFAULT_ACCOUNT;
-    let own = others.iter().find(is_default).filter(|_| account(&workload) == DEFAULT_ACCOUNT);
+    let own = others.iter().find(|o| is_default_account(o)).filter(|_| account(&workload) == DEFAULT_ACCOUNT);
     let pod = workload.pointer_mut("/spec/template/spec").and_then(Value::as_object_mut);
     let (Some(own), Some(pod)) = (own, pod) else { return workload };
     let is_missing = |of: Option<&Value>| of.is_none_or(|v| v.as_array().is_some_and(Vec::is_empty));

@@ -40,12 +40,18 @@ pub fn tried_by(pod: &Value, name: &str) -> Vec<String> {
     index.and_then(|i| grouped(pod).into_iter().nth(i)).map(|(_, containers)| containers).unwrap_or_default()
 }
 
+/// Whether a container is the gate or a try: nothing that home has.
+pub(crate) fn is_added(container: &Value) -> bool {
+    let name = text(container, "/name");
+    name == GATE_NAME || name.starts_with(TRY_PREFIX)
+}
+
 /// Each try with the names of its containers.
 fn grouped(pod: &Value) -> Vec<(Map<String, Value>, Vec<String>)> {
     let mut made: Vec<(Map<String, Value>, Vec<String>)> = Vec::new();
     for container in items(pod, "/initContainers").chain(items(pod, "/containers")) {
         let name = text(container, "/name");
-        if name == GATE_NAME || name.starts_with(TRY_PREFIX) {
+        if is_added(container) {
             continue;
         }
         let it = one(pod, container);

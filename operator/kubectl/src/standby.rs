@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use regent_api::group::StandbyStatus;
-use regent_api::{FailoverGroup, GROUP_LABEL, LEAVE_ANNOTATION, StandbyState, group_label};
+use regent_api::{FailoverGroup, LEAVE_ANNOTATION, StandbyState, group_selector};
 use serde_json::json;
 
 use crate::Verdict;
@@ -49,7 +49,7 @@ pub async fn leave(args: &LeaveArgs, client: &Client) -> Result<Verdict> {
     let removed = copies(client, &group).await?;
     println!("{key} will be taken out at {site}. Removed in {}:", group.spec.namespaces.join(", "));
     if removed.is_empty() {
-        println!("  nothing: no object here carries {GROUP_LABEL}={}", group_label(&group.key()?));
+        println!("  nothing: no object here carries {}", group_selector(&group.key()?));
     }
     removed.iter().for_each(|(kind, count)| println!("  {count} {kind}"));
     let claims = claims(client, &group).await?;
@@ -105,7 +105,7 @@ fn runs_here(group: &FailoverGroup, key: &str, site: &str) -> Option<String> {
 
 /// How many objects of each kind carry the group's label.
 async fn copies(client: &Client, group: &FailoverGroup) -> Result<BTreeMap<&'static str, usize>> {
-    let params = ListParams::default().labels(&format!("{GROUP_LABEL}={}", group_label(&group.key()?)));
+    let params = ListParams::default().labels(&group_selector(&group.key()?));
     let mut counts = BTreeMap::new();
     for namespace in &group.spec.namespaces {
         for kind in Kind::COPIED {

@@ -12,7 +12,9 @@ use kube::ResourceExt;
 use kube::api::{
     Api, DeleteParams, DynamicObject, ListParams, ObjectMeta, Patch, PatchParams, Preconditions, PropagationPolicy,
 };
-use regent_api::{FIELD_MANAGER, GROUP_LABEL, GatedPods, GatedPodsSpec, Selector, group_label, object_name};
+use regent_api::{
+    FIELD_MANAGER, GROUP_LABEL, GatedPods, GatedPodsSpec, Selector, group_label, group_selector, object_name,
+};
 use regent_core::ids::GroupKey;
 use regent_kinds::kind::{KINDS, is_workload};
 use regent_kinds::managed::claim;
@@ -296,7 +298,7 @@ impl Applier {
     /// Removes copies that nothing keeps. Nothing is removed from a namespace in which
     /// something of the group may be running.
     pub async fn prune(&self, namespaces: &[String], keep: &Keep) -> Result<(), ApplyError> {
-        let ours = ListParams::default().labels(&format!("{GROUP_LABEL}={}", group_label(&self.group)));
+        let ours = ListParams::default().labels(&group_selector(&self.group));
         let surveyor = Surveyor { client: self.client.clone() };
         for namespace in namespaces {
             let survey = surveyor.survey(&self.group, std::slice::from_ref(namespace)).await?;

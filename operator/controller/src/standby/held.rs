@@ -17,10 +17,10 @@ use regent_kinds::stamp::made_from;
 use regent_shell::clock;
 use serde_json::Value;
 
+use super::Standby;
 use super::apply::{ApplyError, Keep};
 use super::store::{Answer, Held, Revisions};
 use super::survey::Survey;
-use super::{Applied, Standby};
 
 /// Copies that somebody has changed are put right within this time.
 const REAPPLY: Duration = Duration::from_secs(60);
@@ -214,7 +214,7 @@ impl Standby {
 
     /// What is to be applied now: each workload as its pods allow. A set that was put back stays
     /// as the good revision has it.
-    fn wanted(&self, group: &GroupKey, revisions: &Revisions, prepared: &Prepared, survey: &Survey) -> Applied {
+    fn wanted(&self, group: &GroupKey, revisions: &Revisions, prepared: &Prepared, survey: &Survey) -> Vec<Value> {
         let ((good, next), none) = (prepared.targets(revisions), BTreeMap::new());
         let facts = Facts { good, next, live: &survey.live, warnings: &none };
         let put_back = self.has_failed(group, revisions);
@@ -229,10 +229,10 @@ impl Standby {
             };
             chosen.clone()
         });
-        Applied { copies: copies.collect() }
+        copies.collect()
     }
 
-    fn is_current(&self, group: &GroupKey, wanted: &Applied) -> bool {
+    fn is_current(&self, group: &GroupKey, wanted: &[Value]) -> bool {
         let now = clock::now();
         self.remember(group, |m| {
             m.applied
@@ -251,9 +251,9 @@ impl Standby {
 
     /// Whether a copy that was applied is gone: workloads are looked for each time, what their
     /// pods need now and then.
-    async fn lacks(&self, group: &GroupKey, survey: &Survey, wanted: &Applied) -> Result<bool, ApplyError> {
+    async fn lacks(&self, group: &GroupKey, survey: &Survey, wanted: &[Value]) -> Result<bool, ApplyError> {
         let gone = |c: &Value| is_workload(text(c, "/kind")) && !survey.live.contains_key(&object_of(c));
-        if wanted.copies.iter().any(gone) {
+        if wanted.iter().any(gone) {
             return Ok(true);
         }
         let now = clock::now();
@@ -262,17 +262,17 @@ impl Standby {
             m.counted = if due { Some(now) } else { m.counted };
             due
         });
-        Ok(due && self.surveyor().missing(group, survey, &wanted.copies).await?.is_some())
+        Ok(due && self.surveyor().missing(group, survey, wanted).await?.is_some())
     }
 
-    async fn write(&self, group: &GroupKey, namespaces: &[String], wanted: Applied) -> Result<(), ApplyError> {
+    async fn write(&self, group: &GroupKey, namespaces: &[String], wanted: Vec<Value>) -> Result<(), ApplyError> {
         let applier = self.applier(group, false);
         // Copies carry their gates by construction: the policy is for pods of theirs alone,
         // whatever home's selector matches in a partner's namespace.
         let own = [(GROUP_LABEL.to_owned(), group_label(group))].into();
         let selector = Selector { match_labels: own, ..Selector::default() };
         applier.gate_pods(namespaces, &selector, None).await?;
-        applier.apply(&wanted.copies).await?;
+        applier.apply(&wanted).await?;
         self.remember(group, |m| m.applied = Some((wanted, clock::now())));
         Ok(())
     }

@@ -55,19 +55,14 @@ const POLL: Duration = Duration::from_secs(3);
 const POLL_BUSY: Duration = Duration::from_millis(700);
 const REPORT: Duration = Duration::from_secs(2);
 
-/// What was applied last.
-#[derive(Debug, Clone, PartialEq)]
-struct Applied {
-    copies: Vec<Value>,
-}
-
 #[derive(Debug, Default)]
 struct Memory {
     /// Read from the Secrets once, then kept with them.
     revisions: Option<Revisions>,
     /// Why there is nothing newer.
     word: String,
-    applied: Option<(Applied, Moment)>,
+    /// The copies that were applied last, and when.
+    applied: Option<(Vec<Value>, Moment)>,
     /// The revision after which copies that nothing keeps were removed.
     pruned: Option<String>,
     /// When the copies of what pods need were counted.
@@ -176,11 +171,6 @@ impl Standby {
         change(self.memory.lock().unwrap_or_else(PoisonError::into_inner).entry(group.clone()).or_default())
     }
 
-    /// Whether the group may be running here by this site's own certificate.
-    fn may_run(&self, group: &GroupKey) -> bool {
-        self.shell.may_run(group)
-    }
-
     /// Writes are permitted while this replica leads and the group's role here is what it was.
     fn applier(&self, group: &GroupKey, running: bool) -> Applier {
         let (leadership, shell, key) = (self.leadership.clone(), self.shell.clone(), group.clone());
@@ -215,7 +205,7 @@ impl Standby {
     async fn look(&self, group: &GroupKey) -> Option<StandbyReport> {
         let plan = self.plans.get(group)?;
         let here = &self.context.site;
-        if self.may_run(group) {
+        if self.shell.may_run(group) {
             return Some(self.look_running(group).await);
         }
         self.remember(group, |m| (m.runs_since, m.differences) = (None, None));

@@ -12,7 +12,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Patch, PatchParams};
-use regent_api::{FIELD_MANAGER, GROUP_LABEL, NAMESPACE, group_label, object_name};
+use regent_api::{FIELD_MANAGER, GROUP_LABEL, NAMESPACE, group_label, group_selector, object_name};
 use regent_core::charter::Charter;
 use regent_core::ids::GroupKey;
 use regent_kinds::bundle::{Bundle, BundleError, MAX_PACKED, unpack};
@@ -153,7 +153,7 @@ impl Store {
     }
 
     async fn secrets(&self, group: &GroupKey) -> Result<Vec<Secret>, ObjectError> {
-        let params = ListParams::default().labels(&format!("{GROUP_LABEL}={}", group_label(group)));
+        let params = ListParams::default().labels(&group_selector(group));
         let mut secrets = bounded(&format!("bundles of group {group}"), self.api.list(&params)).await?.items;
         secrets.sort_by_key(|s| s.annotations().get(CAME).cloned());
         Ok(secrets)

@@ -7,7 +7,7 @@ use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::ResourceExt;
 use kube::api::{Api, DynamicObject, ListParams, PostParams};
-use regent_api::{GROUP_LABEL, GROUPS_ANNOTATION, group_label};
+use regent_api::{GROUPS_ANNOTATION, group_selector};
 use regent_core::ids::GroupKey;
 use regent_kinds::kind::{KINDS, is_workload};
 use regent_kinds::object::{items, object_of, text};
@@ -60,7 +60,7 @@ impl Surveyor {
     }
 
     async fn workloads(&self, group: &GroupKey, namespace: &str, survey: &mut Survey) -> Result<(), ObjectError> {
-        let ours = ListParams::default().labels(&format!("{GROUP_LABEL}={}", group_label(group)));
+        let ours = ListParams::default().labels(&group_selector(group));
         let all = ListParams::default();
         let of = |kind| list(&self.client, kind, namespace, &ours);
         let (deployments, sets, replica_sets, pods) = tokio::try_join!(
@@ -81,7 +81,7 @@ impl Surveyor {
         survey: &Survey,
         copies: &'a [Value],
     ) -> Result<Option<&'a Value>, ObjectError> {
-        let ours = ListParams::default().labels(&format!("{GROUP_LABEL}={}", group_label(group)));
+        let ours = ListParams::default().labels(&group_selector(group));
         let mut here: BTreeSet<String> = survey.live.keys().cloned().collect();
         let namespaces: BTreeSet<&str> = copies.iter().map(|c| text(c, "/metadata/namespace")).collect();
         for namespace in namespaces {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, ListParams};
 use regent_api::{ControlLease, FailoverGroup, NAMESPACE, Takeover};
-use regent_core::contender::ContenderError;
+use regent_lease::contender::ContenderError;
 use regent_shell::retry::{RetryPolicy, seed};
 use tokio::net::TcpListener;
 use tokio::sync::watch;

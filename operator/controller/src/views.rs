@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use regent_api::lease::{LeaseLeft, Proof};
-use regent_core::contender::GroupStatus;
 use regent_core::ids::{GroupKey, SiteName};
-use regent_core::witness::{GroupView, WitnessView};
+use regent_lease::contender::GroupStatus;
+use regent_lease::witness::{GroupView, WitnessView};
 use regent_proto::v1;
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -187,7 +187,7 @@ impl Views {
 
 #[cfg(test)]
 mod tests {
-    use regent_core::contender::RoleName;
+    use regent_lease::contender::RoleName;
 
     use super::*;
 

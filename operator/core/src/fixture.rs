@@ -1,5 +1,8 @@
-//! The federation that this crate's tests share: home `ie`, standbys `fr` and `de`,
-//! witnesses all but home; D = 5 s.
+//! The federation that tests share: home `ie`, standbys `fr` and `de`, witnesses all but
+//! home; D = 5 s.
+
+// Helper functions of tests may panic as tests do.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 
@@ -21,12 +24,16 @@ pub fn at_ms(ms: u64) -> Moment {
     Moment { boot_ns: ns, raw_ns: ns }
 }
 
+/// Five sites with their keys.
 pub struct Federation {
+    /// What they agreed.
     pub charter: Charter,
     keys: BTreeMap<&'static str, SigningKey>,
 }
 
 impl Federation {
+    /// The same one each time.
+    #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
         let keys: BTreeMap<&'static str, SigningKey> =
             SITES.iter().zip(1u8..).map(|(site, n)| (*site, SigningKey::from_bytes(&[n; 32]))).collect();
@@ -62,6 +69,7 @@ impl Federation {
         Self { charter, keys }
     }
 
+    /// What that site signs with.
     pub fn key(&self, site: &str) -> &SigningKey {
         &self.keys[site]
     }
@@ -82,6 +90,7 @@ impl Federation {
         self.signed_plan(&plan)
     }
 
+    /// A plan, signed by home and by its standbys.
     pub fn signed_plan(&self, plan: &Plan) -> Envelope {
         let mut envelope = Envelope::sign(plan, "ie", self.key("ie"));
         for standby in &plan.standbys {

@@ -204,7 +204,7 @@ impl Envelope {
 }
 
 /// The algorithm itself.
-#[cfg(not(test))]
+#[cfg(not(any(test, feature = "fixture")))]
 mod scheme {
     pub(super) use super::ed25519::{sign, verify};
 }
@@ -223,8 +223,8 @@ mod ed25519 {
 
 /// Simulations exchange tens of thousands of messages each, and none of their actors forges
 /// a signature: there a hash of public key and message stands for one.
-#[cfg(test)]
-pub(crate) mod scheme {
+#[cfg(any(test, feature = "fixture"))]
+pub mod scheme {
     use std::cell::Cell;
 
     use super::{Sha256, SigningKey, VerifyingKey, ed25519};
@@ -233,7 +233,7 @@ pub(crate) mod scheme {
     thread_local!(static HASHED: Cell<bool> = const { Cell::new(false) });
 
     /// From here on this thread's signatures are hashes.
-    pub(crate) fn hash_on_this_thread() {
+    pub fn hash_on_this_thread() {
         HASHED.set(true);
     }
 

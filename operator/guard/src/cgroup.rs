@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use regent_core::guard::PodUid;
+use regent_lease::guard::PodUid;
 
 /// Deeper than any kubelet puts a pod; a tree that goes on is not walked further.
 const DEEPEST: usize = 12;

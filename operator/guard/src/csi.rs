@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use regent_core::guard::{Pod, PodUid};
 use regent_core::ids::GroupKey;
+use regent_lease::guard::{Pod, PodUid};
 use regent_proto::csi::identity_server::Identity;
 use regent_proto::csi::node_server::Node;
 use regent_proto::csi::{

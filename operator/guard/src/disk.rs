@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-use regent_core::guard::{Journal, PodUid};
 use regent_core::ids::Epoch;
+use regent_lease::guard::{Journal, PodUid};
 use tokio::sync::mpsc;
 
 use crate::journal::{Record, Store, Volume};

@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use regent_core::guard::PodUid;
 use regent_core::time::Moment;
+use regent_lease::guard::PodUid;
 
 use crate::cgroup::{CgroupError, PodCgroup, Tree};
 use crate::clock::now;

@@ -5,8 +5,8 @@ use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use regent_core::guard::PodUid;
 use regent_core::ids::Epoch;
+use regent_lease::guard::PodUid;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;

@@ -3,9 +3,9 @@
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
-use regent_core::guard::{GuardError, Nonce, PodUid};
 use regent_core::ids::{Epoch, GroupKey};
 use regent_core::message::NodeCertificate;
+use regent_lease::guard::{GuardError, Nonce, PodUid};
 use tokio::sync::oneshot;
 
 use crate::gates::Asker;

@@ -24,8 +24,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use regent_core::guard::{Journal, PodState, PodUid};
 use regent_core::ids::{Epoch, GroupKey, NodeName, SiteName};
+use regent_lease::guard::{Journal, PodState, PodUid};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 

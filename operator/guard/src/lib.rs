@@ -3,7 +3,7 @@
 //! A node must stop a group by itself when its lease ends, with the API server gone, the
 //! kubelet unaware and the agent dead or lying (I10), and must start nothing without a
 //! certificate. So that power is in one small process that talks to nobody over a
-//! network, and decides nothing either: `regent_core::guard` does.
+//! network, and decides nothing either: `regent_lease::guard` does.
 //!
 //! ```text
 //!  kubelet --registration, CSI--> csi ---+                        +--> journal, epochs (disk's thread)

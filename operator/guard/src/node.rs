@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
-use regent_core::guard::{Certification, Confirmation, Effect, Guard, GuardError, Nonce, Pod, PodState, PodUid};
 use regent_core::ids::{Epoch, GroupKey};
 use regent_core::time::Moment;
+use regent_lease::guard::{Certification, Confirmation, Effect, Guard, GuardError, Nonce, Pod, PodState, PodUid};
 use regent_proto::v1;
 use tokio::sync::{oneshot, watch};
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use regent_core::charter::{Charter, SignedCharter};
 use regent_core::event::{Actor, Event, names};
-use regent_core::guard::{Guard, GuardConfig, GuardError};
 use regent_core::ids::{NodeName, SiteName};
+use regent_lease::guard::{Guard, GuardConfig, GuardError};
 use regent_proto::csi::identity_server::IdentityServer;
 use regent_proto::csi::node_server::NodeServer;
 use regent_proto::registration::registration_server::RegistrationServer;

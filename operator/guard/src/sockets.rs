@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use regent_core::guard::PodUid;
+use regent_lease::guard::PodUid;
 
 use crate::csi::{DRIVER, REGISTRATION_SOCKET, SOCKET};
 use crate::journal::Volume;

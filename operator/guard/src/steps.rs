@@ -8,8 +8,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use regent_core::guard::{Effect, Journal, PodUid};
 use regent_core::ids::Epoch;
+use regent_lease::guard::{Effect, Journal, PodUid};
 
 /// One step.
 pub enum Step {

@@ -10,8 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Component, Path, PathBuf};
 
-use regent_core::guard::{Pod, PodUid};
 use regent_core::ids::Epoch;
+use regent_lease::guard::{Pod, PodUid};
 use serde::{Deserialize, Serialize};
 
 use crate::journal::Volume;

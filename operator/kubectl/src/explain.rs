@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use clap::Args as ClapArgs;
 use kube::Client;
-use regent_core::witness::GroupView;
+use regent_lease::witness::GroupView;
 use serde::{Deserialize, Serialize};
 
 use crate::Verdict;

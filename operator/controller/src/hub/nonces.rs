@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use regent_core::guard::Nonce;
 use regent_core::ids::NodeName;
 use regent_core::merkle::{Path, Tree};
 use regent_core::sign::Digest;
+use regent_lease::guard::Nonce;
 
 /// The newest nonce of each node at one moment, and their Merkle tree in the order of
 /// the nodes' names. Cheap to clone: it waits with its round for the grants.

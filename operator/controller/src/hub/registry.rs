@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use regent_core::guard::Nonce;
 use regent_core::ids::{GroupKey, NodeName};
+use regent_lease::guard::Nonce;
 use regent_proto::v1;
 use regent_shell::clock;
 use tokio::sync::{Notify, oneshot, watch};

@@ -31,13 +31,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use regent_core::contender::{
-    Contender, ContenderError, ContenderEvent, GroupInput, GroupStatus, Output, ReleaseError, ReleaseEvent, RoundId,
-};
 use regent_core::event::{Actor, Event, names};
 use regent_core::ids::{Epoch, GroupKey, SiteName};
 use regent_core::sign::Envelope;
 use regent_core::time::Moment;
+use regent_lease::contender::{
+    Contender, ContenderError, ContenderEvent, GroupInput, GroupStatus, Output, ReleaseError, ReleaseEvent, RoundId,
+};
 use regent_shell::{clock, event};
 use tokio::sync::{Notify, broadcast, mpsc};
 use tokio_util::sync::CancellationToken;

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use regent_core::contender::Outgoing;
 use regent_core::ids::{GroupKey, SiteName};
 use regent_core::message::{Ask, Line, Submission};
 use regent_core::sign::Envelope;
+use regent_lease::contender::Outgoing;
 use regent_proto::v1;
 use regent_shell::clock;
 use tokio::sync::Notify;

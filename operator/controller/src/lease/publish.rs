@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use regent_api::lease::HolderView;
 use regent_core::charter::Charter;
-use regent_core::contender::GroupStatus;
 use regent_core::ids::SiteName;
 use regent_core::message::{Refusal, Vote};
+use regent_lease::contender::GroupStatus;
 use regent_shell::clock;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -107,7 +107,7 @@ pub(crate) fn named(status: &GroupStatus, faulty: usize) -> Option<Vote> {
 
 #[cfg(test)]
 mod tests {
-    use regent_core::contender::{RoleName, WitnessWord};
+    use regent_lease::contender::{RoleName, WitnessWord};
 
     use super::*;
 

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use regent_core::contender::ReleaseEvent;
 use regent_core::ids::{Epoch, GroupKey, SiteName};
+use regent_lease::contender::ReleaseEvent;
 use regent_proto::v1;
 use regent_shell::retry::{RetryPolicy, seed};
 use tokio_util::sync::CancellationToken;

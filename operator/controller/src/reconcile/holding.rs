@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use regent_core::contender::GroupStatus;
 use regent_core::ids::GroupKey;
 use regent_core::time::Moment;
 use regent_kinds::report::StandbyReport;
+use regent_lease::contender::GroupStatus;
 use regent_shell::clock;
 
 use super::Reconciler;

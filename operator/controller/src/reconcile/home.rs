@@ -10,9 +10,9 @@ use regent_api::condition;
 use regent_api::gate::has_gate;
 use regent_api::group::{PROTECTED, StandbyState};
 use regent_api::{ControlLeaseStatus, FailoverGroup, STRIKE_ANNOTATION, WantedProtection};
-use regent_core::contender::{GroupStatus, RoleName};
 use regent_core::ids::{GroupKey, NodeName, SiteName};
 use regent_core::plan::{Plan, Protection, VerifiedPlan};
+use regent_lease::contender::{GroupStatus, RoleName};
 
 use regent_kinds::report::StandbyReport;
 use regent_shell::clock;

@@ -21,7 +21,7 @@ use regent_core::ids::GroupKey;
 use regent_core::message::Submission;
 use regent_core::sign::{Digest, Envelope};
 use regent_core::time::Moment;
-use regent_core::witness::{RequestError, StartError};
+use regent_lease::witness::{RequestError, StartError};
 use regent_proto::v1;
 use regent_shell::clock;
 use regent_shell::retry::{RetryPolicy, seed};

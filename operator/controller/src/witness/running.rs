@@ -8,7 +8,7 @@ use regent_core::ids::{Epoch, GroupKey};
 use regent_core::message::Submission;
 use regent_core::sign::{Digest, Envelope};
 use regent_core::time::Moment;
-use regent_core::witness::{Config, MacKey, Receipt, Record, RequestError, Start, Witness, WitnessEvent, WitnessView};
+use regent_lease::witness::{Config, MacKey, Receipt, Record, RequestError, Start, Witness, WitnessEvent, WitnessView};
 use regent_proto::v1;
 use regent_shell::{clock, event};
 use tokio::sync::Notify;

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, ObjectMeta, PostParams};
 use regent_api::{ControlLease, ControlLeaseStatus, NAMESPACE};
 use regent_core::ids::GroupKey;
-use regent_core::witness::{Record, Start};
+use regent_lease::witness::{Record, Start};
 use regent_shell::clock;
 
 use crate::objects::{ControlLeases, ObjectError, bounded, group_of, object_name};

@@ -1,0 +1,19 @@
+//! The control lease, as pure state machines: who may run a group, and until when.
+//!
+//! Nothing here does I/O, reads a clock, draws a random number or starts a thread: time,
+//! identities and nonces are parameters. The operator, the guard and the simulation run
+//! this same code.
+//!
+//! ```text
+//!   input (message, tick, observation)  ->  state machine  ->  outputs (messages, persists, effects)
+//! ```
+//!
+//! * [`witness`]: one vote (L2 to L9, L12, L14).
+//! * [`contender`]: a site's side of the lease: holder and candidate (L10 to L12).
+//! * [`guard`]: a node's side of the lease: fence and gate.
+
+pub mod contender;
+pub mod guard;
+#[cfg(test)]
+mod sim;
+pub mod witness;

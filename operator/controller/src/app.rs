@@ -26,6 +26,7 @@ use crate::objects::{self, ControlLeases, Snapshot, bounded};
 use crate::observer::{self, Observer};
 use crate::plans::{self, Plans};
 use crate::reconcile::{Reconciler, copies};
+use crate::releases::Releases;
 use crate::standby::Standby;
 use crate::views::{self, ViewsError};
 use crate::witness::{self, WitnessService};
@@ -238,8 +239,8 @@ impl Site {
         };
         self.spawn(lease::drive_takeovers(moves, self.peers.clone(), jobs, self.stop.clone()));
         self.watch_others(leadership.clone());
-        let mirror = self.keep_groups(shell.clone(), lists, groups, objects, leadership);
-        self.serve(witness, shell, mirror).await?;
+        let releases = self.keep_groups(shell.clone(), lists, groups, objects, leadership);
+        self.serve(witness, shell, releases).await?;
         finish(self.tasks).await
     }
 
@@ -251,7 +252,7 @@ impl Site {
         groups: watch::Receiver<Snapshot<FailoverGroup>>,
         leases: watch::Receiver<Snapshot<ControlLease>>,
         leadership: watch::Receiver<Leadership>,
-    ) -> Arc<Mirror> {
+    ) -> Arc<Releases> {
         let (context, client, plans, peers) =
             (self.context.clone(), self.client.clone(), self.plans.clone(), self.peers.clone());
         let mirror = Mirror::new(context.clone(), client.clone(), plans.clone(), shell.clone(), groups.clone());
@@ -266,7 +267,15 @@ impl Site {
             leadership.clone(),
         );
         let standby = Arc::new(standby);
-        let (hub, kept) = (self.hub.clone(), mirror.clone());
+        let (hub, releases) = (
+            self.hub.clone(),
+            Releases {
+                context: context.clone(),
+                plans: plans.clone(),
+                mirror: mirror.clone(),
+                standby: standby.clone(),
+            },
+        );
         let reconciler = Reconciler {
             context,
             client,
@@ -275,7 +284,7 @@ impl Site {
             shell,
             lists,
             hub,
-            mirror: kept,
+            mirror: mirror.clone(),
             standby: standby.clone(),
             groups,
             leases,
@@ -284,7 +293,7 @@ impl Site {
         };
         self.spawn(standby.run(self.stop.clone()));
         self.spawn(Arc::new(reconciler).run(self.stop.clone()));
-        mirror
+        Arc::new(releases)
     }
 
     /// Follows the ControlLeases, and takes the plans that another replica kept there.
@@ -352,7 +361,7 @@ impl Site {
         &mut self,
         witness: Option<Arc<WitnessService>>,
         shell: Arc<LeaseShell>,
-        mirror: Arc<Mirror>,
+        releases: Arc<Releases>,
     ) -> Result<()> {
         let listener =
             TcpListener::bind(self.pod.hub).await.map_err(|error| AppError::Listen { address: self.pod.hub, error })?;
@@ -375,7 +384,7 @@ impl Site {
             observer: self.observer.clone(),
             lease: Some(shell),
             leases: Some(self.leases.clone()),
-            bundles: Some(mirror),
+            bundles: Some(releases),
         };
         self.tasks.spawn(guarded(self.stop.clone(), serve(self.pod.federation, services, self.stop.clone())));
         Ok(())

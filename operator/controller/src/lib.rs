@@ -27,6 +27,7 @@ pub mod observer;
 pub mod plans;
 pub mod random;
 pub mod reconcile;
+pub mod releases;
 pub mod standby;
 pub mod views;
 pub mod witness;

@@ -184,17 +184,23 @@ impl Envelope {
 
     /// The statement, if `key` signed it under `keyid` and it is of the right type.
     pub fn open<T: Statement>(&self, keyid: &str, key: &PublicKey) -> Result<T, SignError> {
-        let statement = self.peek()?;
-        if self.is_signed_by(keyid, key) { Ok(statement) } else { Err(SignError::NotSigned(keyid.to_owned())) }
+        self.expect_type::<T>()?;
+        // Nothing is parsed that nobody signed: a parser is what a stranger would aim at.
+        if self.is_signed_by(keyid, key) { self.peek() } else { Err(SignError::NotSigned(keyid.to_owned())) }
     }
 
     /// The statement without a look at any signature: to learn whose to check.
     pub fn peek<T: Statement>(&self) -> Result<T, SignError> {
-        if self.payload_type != T::PAYLOAD_TYPE {
-            return Err(SignError::WrongType { found: self.payload_type.clone(), wanted: T::PAYLOAD_TYPE });
-        }
+        self.expect_type::<T>()?;
         serde_json::from_slice(&self.payload)
             .map_err(|e| SignError::Unreadable { payload_type: self.payload_type.clone(), error: e.to_string() })
+    }
+
+    fn expect_type<T: Statement>(&self) -> Result<(), SignError> {
+        if self.payload_type == T::PAYLOAD_TYPE {
+            return Ok(());
+        }
+        Err(SignError::WrongType { found: self.payload_type.clone(), wanted: T::PAYLOAD_TYPE })
     }
 
     /// Identifies what was signed, whoever signed it.
@@ -291,6 +297,15 @@ mod tests {
         assert_eq!(envelope.open::<Note>("bleu", &PublicKey::of(&key(1))).unwrap(), Note("hi".into()));
         assert!(matches!(envelope.open::<Note>("bleu", &PublicKey::of(&key(2))), Err(SignError::NotSigned(_))));
         assert!(matches!(envelope.open::<Note>("delos", &PublicKey::of(&key(1))), Err(SignError::NotSigned(_))));
+    }
+
+    #[test]
+    fn nothing_is_parsed_that_nobody_signed() {
+        let mut envelope = Envelope::sign(&Note("hi".into()), "bleu", &key(1));
+        envelope.payload = b"[[[[".to_vec();
+        assert!(matches!(envelope.open::<Note>("bleu", &PublicKey::of(&key(1))), Err(SignError::NotSigned(_))));
+        envelope.add_signature("bleu", &key(1));
+        assert!(matches!(envelope.open::<Note>("bleu", &PublicKey::of(&key(1))), Err(SignError::Unreadable { .. })));
     }
 
     #[test]

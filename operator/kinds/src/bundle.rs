@@ -17,8 +17,9 @@ use crate::object::{canonical, object_of, text};
 
 /// The largest bundle, unpacked: what is larger does not fit into a Secret packed either.
 pub const MAX_UNPACKED: u64 = 32 << 20;
-/// The largest bundle, packed: a Secret holds a mebibyte.
-pub const MAX_PACKED: usize = 1 << 20;
+/// The largest bundle, packed: a Secret holds a mebibyte, and beside the bundle what the holder's
+/// people changed of it, twice at most.
+pub const MAX_PACKED: usize = (1 << 20) - (192 << 10);
 
 /// Why a bundle is refused.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +34,7 @@ pub enum BundleError {
     },
     /// Too large to keep.
     #[error(
-        "bundle of group {group}: {bytes} bytes packed, a Secret holds {MAX_PACKED}; split the group, or move large ConfigMaps into images or volumes"
+        "bundle of group {group}: {bytes} bytes packed, a Secret has room for {MAX_PACKED}; split the group, or move large ConfigMaps into images or volumes"
     )]
     TooLarge {
         /// The group.

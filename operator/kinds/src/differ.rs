@@ -8,12 +8,19 @@ use regent_api::group::Difference;
 use serde_json::Value;
 
 use crate::object::{object_of, text};
+use crate::pointer::escaped;
 
 /// Fields whose keys are people's own: an added one is a difference.
 const OPEN: [&str; 8] =
     ["data", "binaryData", "labels", "matchLabels", "nodeSelector", "limits", "requests", "selector"];
 /// Beginning of the names of containers and volumes that Regent adds to a copy.
-const OURS: &str = "regent-";
+pub(crate) const OURS: &str = "regent-";
+
+/// Fields of an object that are compared.
+pub const COMPARED: [&str; 5] = ["spec", "data", "binaryData", "imagePullSecrets", "automountServiceAccountToken"];
+
+/// A place in an object, with home's value and the one that is here.
+pub(crate) type Changed = (String, Option<Value>, Option<Value>);
 
 /// How an object differs from what home's revision would be here.
 pub fn differences(home: &Value, here: Option<&Value>) -> Vec<Difference> {
@@ -21,31 +28,30 @@ pub fn differences(home: &Value, here: Option<&Value>) -> Vec<Difference> {
     let Some(here) = here else {
         return vec![Difference { object, home: Some("{…}".into()), ..Difference::default() }];
     };
-    let mut found = Vec::new();
     let secret = text(home, "/kind") == "Secret";
-    for field in ["spec", "data", "binaryData", "imagePullSecrets", "automountServiceAccountToken"] {
+    let told = |(path, wanted, is): Changed| Difference {
+        object: object.clone(),
+        path,
+        home: wanted.filter(|_| !secret).map(|v| v.to_string()),
+        here: is.filter(|_| !secret).map(|v| v.to_string()),
+    };
+    changed(home, here).into_iter().map(told).collect()
+}
+
+/// Every place of an object that is not as home's revision would have it here.
+pub(crate) fn changed(home: &Value, here: &Value) -> Vec<Changed> {
+    let mut found = Vec::new();
+    for field in COMPARED {
         let nothing = Value::Null;
         let (wanted, is) = (home.get(field).unwrap_or(&nothing), here.get(field).unwrap_or(&nothing));
         if !wanted.is_null() || field == "data" {
             compare(&format!("/{field}"), field, wanted, is, &mut found);
         }
     }
-    let told = |(path, wanted, is): (String, Option<Value>, Option<Value>)| Difference {
-        object: object.clone(),
-        path,
-        home: wanted.filter(|_| !secret).map(|v| v.to_string()),
-        here: is.filter(|_| !secret).map(|v| v.to_string()),
-    };
-    found.into_iter().map(told).collect()
+    found
 }
 
-type Found = Vec<(String, Option<Value>, Option<Value>)>;
-
-fn escaped(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
-}
-
-fn compare(path: &str, field: &str, wanted: &Value, is: &Value, found: &mut Found) {
+fn compare(path: &str, field: &str, wanted: &Value, is: &Value, found: &mut Vec<Changed>) {
     match (wanted, is) {
         (Value::Object(wanted), Value::Object(is)) => {
             for (key, value) in wanted.iter().filter(|(k, _)| !k.starts_with("regent.dev/")) {
@@ -68,7 +74,7 @@ fn compare(path: &str, field: &str, wanted: &Value, is: &Value, found: &mut Foun
 }
 
 /// Lists whose items have names: each item by its name, in home's order.
-fn named(path: &str, wanted: &[Value], is: &[Value], found: &mut Found) {
+fn named(path: &str, wanted: &[Value], is: &[Value], found: &mut Vec<Changed>) {
     let name = |v: &Value| text(v, "/name").to_owned();
     let is_theirs = |v: &&Value| !text(v, "/name").starts_with(OURS);
     for (index, item) in wanted.iter().filter(is_theirs).enumerate() {

@@ -8,12 +8,21 @@ use crate::object::{items, text};
 
 /// The image at this site: the longest mapping that ends at a `/` of the name counts.
 pub fn here(image: &str, mappings: &[Mapping]) -> String {
-    let rest = |m: &Mapping| {
-        let rest = image.strip_prefix(&m.from)?;
-        (rest.starts_with('/') || m.from.ends_with('/')).then(|| rest.to_owned())
+    mapped(image, mappings.iter().map(|m| (m.from.as_str(), m.to.as_str())))
+}
+
+/// How home names an image of this site: the mapping read backwards.
+pub fn back(image: &str, mappings: &[Mapping]) -> String {
+    mapped(image, mappings.iter().map(|m| (m.to.as_str(), m.from.as_str())))
+}
+
+fn mapped<'a>(image: &str, mappings: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let rest = |from: &str| {
+        let rest = image.strip_prefix(from)?;
+        (rest.starts_with('/') || from.ends_with('/')).then(|| rest.to_owned())
     };
-    let best = mappings.iter().filter_map(|m| Some((m, rest(m)?))).max_by_key(|(m, _)| m.from.len());
-    best.map_or_else(|| image.to_owned(), |(m, rest)| format!("{}{rest}", m.to))
+    let best = mappings.filter_map(|(from, to)| Some((from, to, rest(from)?))).max_by_key(|(from, ..)| from.len());
+    best.map_or_else(|| image.to_owned(), |(_, to, rest)| format!("{to}{rest}"))
 }
 
 /// Whether an image, mapped already, is one that this site lets in. A name without a
@@ -94,6 +103,9 @@ mod tests {
         assert_eq!(here("home.example/a:1", &tables.registries), "here.example/mirror/a:1");
         assert_eq!(here("home.example/team/a:1", &tables.registries), "here.example/team/a:1");
         assert_eq!(here("home.examples/a:1", &tables.registries), "home.examples/a:1");
+        for image in ["home.example/a:1", "home.example/team/a:1", "other.example/a"] {
+            assert_eq!(back(&here(image, &tables.registries), &tables.registries), image);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //!   standby:  Bundle --admit--> derive --> copies --> pods held by their gates --ready--> report
 //!                                             |
 //!                                             +--putback--> home's own settings, when they run
+//!   holder:   copies --differ--> what people changed --amend--> Amendment --signed--> other standbys
 //! ```
 //!
 //! Every decision about objects is here, as functions of objects: nothing is read, written or
@@ -12,6 +13,7 @@
 //! functions say.
 
 pub mod admit;
+pub mod amend;
 pub mod bundle;
 pub mod copies;
 pub mod derive;
@@ -27,6 +29,7 @@ pub mod object;
 pub mod owners;
 pub mod pin;
 pub mod pods;
+pub mod pointer;
 pub mod putback;
 mod reach;
 pub mod release;

@@ -7,10 +7,9 @@
 //!   home's object --differences--> as it is at the holder --what differs--> merge patch
 //! ```
 
-use std::cmp::Reverse;
-
 use anyhow::{Context, Result, bail};
 use regent_api::group::Difference;
+use regent_kinds::pointer::{self, tokens};
 use serde_json::{Map, Value};
 
 /// Whether the values of a difference are told. They aren't of Secrets, nor if they are long.
@@ -65,7 +64,7 @@ pub fn alone(differences: &[&Difference]) -> Result<Value> {
             );
         }
         if let Some(home) = home {
-            set(&mut before, &d.path, home).with_context(|| format!("{} {}", d.object, d.path))?;
+            pointer::set(&mut before, &d.path, home).with_context(|| d.object.clone())?;
         }
         wanted.push((*d, here));
     }
@@ -91,68 +90,11 @@ fn values(d: &Difference) -> Result<(Option<Value>, Option<Value>)> {
     Ok((parse(&d.home)?, parse(&d.here)?))
 }
 
-/// Sets what is wanted, then removes, of a list the last item first: others keep their places.
+/// Sets and removes what is wanted.
 fn change(object: &mut Value, wanted: Vec<(&Difference, Option<Value>)>) -> Result<()> {
-    let mut removed = Vec::new();
-    for (d, value) in wanted {
-        match value {
-            Some(value) => set(object, &d.path, value).with_context(|| format!("{} {}", d.object, d.path))?,
-            None => removed.push((Reverse(order(&d.path)?), d)),
-        }
-    }
-    removed.sort_by(|a, b| a.0.cmp(&b.0));
-    for (_, d) in removed {
-        remove(object, &d.path).with_context(|| format!("{} {}", d.object, d.path))?;
-    }
-    Ok(())
-}
-
-/// The tokens of a pointer, numbers by their value.
-fn order(path: &str) -> Result<Vec<(Option<usize>, String)>> {
-    Ok(tokens(path)?.into_iter().map(|token| (token.parse().ok(), token)).collect())
-}
-
-fn tokens(path: &str) -> Result<Vec<String>> {
-    let Some(rest) = path.strip_prefix('/') else { bail!("{path:?} is no JSON pointer: it must begin with /") };
-    Ok(rest.split('/').map(|token| token.replace("~1", "/").replace("~0", "~")).collect())
-}
-
-/// The last token of a pointer, and the pointer before it.
-fn split(path: &str) -> Result<(&str, String)> {
-    let (parent, _) = path.rsplit_once('/').with_context(|| format!("{path:?} is no JSON pointer"))?;
-    let last = tokens(path)?.pop().with_context(|| format!("{path:?} is no JSON pointer"))?;
-    Ok((parent, last))
-}
-
-fn set(object: &mut Value, path: &str, value: Value) -> Result<()> {
-    let (parent, last) = split(path)?;
-    if object.pointer(parent).is_none() {
-        set(object, parent, Value::Object(Map::new()))?;
-    }
-    match object.pointer_mut(parent) {
-        Some(Value::Object(map)) => drop(map.insert(last, value)),
-        Some(Value::Array(list)) => match last.parse::<usize>() {
-            Ok(index) if index < list.len() => list[index] = value,
-            Ok(index) if index == list.len() => list.push(value),
-            Err(_) if last == "-" => list.push(value),
-            _ => bail!("a list of {} items has no place {last}", list.len()),
-        },
-        _ => bail!("what is above it has no fields"),
-    }
-    Ok(())
-}
-
-fn remove(object: &mut Value, path: &str) -> Result<()> {
-    let (parent, last) = split(path)?;
-    match object.pointer_mut(parent) {
-        Some(Value::Object(map)) => drop(map.remove(&last)),
-        Some(Value::Array(list)) => match last.parse::<usize>() {
-            Ok(index) if index < list.len() => drop(list.remove(index)),
-            _ => bail!("a list of {} items has no place {last}", list.len()),
-        },
-        _ => bail!("what is above it has no fields"),
-    }
-    Ok(())
+    let named = wanted.first().map(|(d, _)| d.object.clone()).unwrap_or_default();
+    let places = wanted.into_iter().map(|(d, value)| (d.path.as_str(), value));
+    pointer::change(object, places).with_context(|| named)
 }
 
 /// What a merge patch has to say to make `after` out of `before`.

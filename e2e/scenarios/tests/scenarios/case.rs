@@ -111,21 +111,33 @@ pub fn run(stage: &Stage) -> Result<()> {
         Ok(all.then_some(()))
     })?;
     stage.keep("holder-changed", "ireland", &["differences", "case"])?;
+    wait_for("the fix to run", LIMIT, || Ok(fixed(stage, "france")?.then_some(())))?;
+    // The other standby would start what runs: home's own revision would undo the fix.
+    wait_for("germany to hold what was changed", LIMIT, || {
+        let armed = stage.entry("germany", &case, "germany", "state")? == "Armed"
+            && stage.entry("germany", &case, "germany", "nextRevision")?.is_empty();
+        let notices = stage.entry("germany", &case, "germany", "notices[*]")?;
+        let desks = get(stage, "germany", "deployment/desk", ".spec.replicas")?;
+        let is_there = notices.contains("people changed at france") && desks == "2";
+        Ok((armed && is_there && fixed(stage, "germany")?).then_some(()))
+    })?;
+    stage.keep("holder-changes-are-held", "germany", &["status", "case"])?;
     leave_the_holder_out(stage, &case)?;
-    // A new leader looks at everything anew: what people changed stays all the same.
-    federation.kill_in_pod("france", "regent-operator", "regent-operator")?;
+    // A new leader looks at everything anew: what people changed stays all the same, and stays held.
+    for site in ["france", "germany"] {
+        federation.kill_in_pod(site, "regent-operator", "regent-operator")?;
+    }
     federation.plugin("ireland", &["adopt", "case", "--yes"])?;
     is(stage, "ireland", "deployment/desk", ".spec.replicas", "2")?;
     is(stage, "france", "deployment/desk", ".spec.replicas", "2")?;
-    is(
-        stage,
-        "france",
-        "deployment/ledger",
-        ".spec.template.spec.containers[0].env[?(@.name==\"HOTFIX\")].value",
-        "1",
-    )?;
+    ensure!(fixed(stage, "france")?, "the fix is gone at france");
 
     federation.plugin("france", &["takeover", "case", "--to", "germany", "--yes", "--wait", "90s"])?;
+    ensure!(fixed(stage, "germany")?, "germany runs without the fix");
+    wait_for("germany to say how it differs from home's revision", LIMIT, || {
+        let paths = stage.entry("germany", &case, "germany", "differences[*].path")?;
+        Ok((paths.contains("/spec/replicas") && paths.contains("/env/-")).then_some(()))
+    })?;
     wait_for("the plan without france, and nothing of the group there", LIMIT, || {
         let left = get(
             stage,
@@ -140,6 +152,13 @@ pub fn run(stage: &Stage) -> Result<()> {
         let ready = get(stage, "ireland", "deployment/desk", ".status.readyReplicas")?;
         Ok((ready == "2").then_some(()))
     })
+}
+
+/// Whether the ledger has the fix, and a pod of it that is there.
+fn fixed(stage: &Stage, site: &str) -> Result<bool> {
+    let env = ".spec.containers[0].env[?(@.name==\"HOTFIX\")].value";
+    let copy = get(stage, site, "deployment/ledger", &format!(".spec.template{env}"))?;
+    Ok(copy == "1" && get(stage, site, "pods", &format!(".items[*]{env}"))?.contains('1'))
 }
 
 /// Somebody at home signs a plan without the site that holds the group.

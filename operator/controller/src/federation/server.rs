@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use regent_api::ControlLeaseStatus;
 use regent_core::ids::{Epoch, GroupKey, SiteName};
 use regent_core::message::{Request as LeaseRequest, Submission};
-use regent_core::sign::Digest;
+use regent_core::sign::{Digest, Envelope};
 use regent_kinds::object::shortened;
 use regent_proto::v1;
 use regent_proto::v1::federation_server::{Federation, FederationServer};
@@ -35,9 +35,9 @@ const CHUNK: usize = 256 << 10;
 /// Why there is no bundle, in bytes.
 const MAX_NOTICE: usize = 1024;
 
-/// What the mirror answers to the standbys of this site's groups.
+/// What this site answers to the standbys of the groups that it runs.
 pub trait Bundles: Send + Sync + 'static {
-    /// The bundle of a group that is at home here, unless the caller has that one already.
+    /// What is held of a group, or runs, unless the caller has that one already.
     fn bundle(&self, caller: SiteName, group: GroupKey, have: String) -> BoxFuture<'_, Result<Answer, Status>>;
     /// What a standby holds ready.
     fn readiness(&self, caller: SiteName, report: v1::ReadinessReport) -> BoxFuture<'_, Result<(), Status>>;
@@ -46,10 +46,12 @@ pub trait Bundles: Send + Sync + 'static {
 /// A signed bundle, as it is sent.
 #[derive(Debug, Clone)]
 pub struct Bundle {
-    /// Digest of the bundle.
+    /// Digest of home's bundle.
     pub digest: Digest,
     /// The envelope's bytes.
     pub data: Arc<Vec<u8>>,
+    /// What people changed of it here, where this is not its home.
+    pub amendment: Option<Envelope>,
 }
 
 /// What a standby gets that asks for a bundle.
@@ -171,7 +173,7 @@ impl Federation for Services {
         let caller = peer_site(&request)?;
         let v1::BundleRequest { group, have_digest } = request.into_inner();
         let answer = self.bundles()?.bundle(caller, group_key("group", &group)?, have_digest).await?;
-        let Bundle { digest, data } = match answer {
+        let Bundle { digest, data, amendment } = match answer {
             Answer::Bundle(bundle) => bundle,
             Answer::Nothing(why) => {
                 let told = why.map(|w| shortened(&w, MAX_NOTICE).to_owned());
@@ -182,7 +184,8 @@ impl Federation for Services {
         let digest = digest.to_string();
         let pieces = (0..data.len().div_ceil(CHUNK)).map(move |i| {
             let piece = data.get(i * CHUNK..data.len().min((i + 1) * CHUNK)).unwrap_or_default();
-            Ok(v1::BundleChunk { digest: digest.clone(), data: piece.to_vec(), notice: String::new() })
+            let amendment = amendment.clone().filter(|_| i == 0).map(Into::into);
+            Ok(v1::BundleChunk { digest: digest.clone(), data: piece.to_vec(), notice: String::new(), amendment })
         });
         Ok(Response::new(Box::pin(futures::stream::iter(pieces))))
     }

@@ -19,7 +19,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use regent_api::{FailoverGroup, FailoverGroupStatus, PRUNE_ANNOTATION};
@@ -35,7 +34,7 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use crate::context::Context;
-use crate::federation::server::{Answer, Bundle as Served, Bundles};
+use crate::federation::server::{Answer, Bundle as Served};
 use crate::lease::{LeaseShell, held_elsewhere, named};
 use crate::objects::{ObjectError, Snapshot};
 use crate::plans::Plans;
@@ -182,27 +181,15 @@ impl Mirror {
         let digest: Digest = bundle::digest_of(&envelope);
         match before {
             Some(before) if before.digest == digest => Ok(before),
-            _ => Ok(Served { digest, data: Arc::new(bundle::pack(group, &envelope)?) }),
+            _ => Ok(Served { digest, data: Arc::new(bundle::pack(group, &envelope)?), amendment: None }),
         }
     }
 
-    async fn serve(&self, caller: SiteName, group: GroupKey, have: String) -> Result<Answer, Status> {
-        if group.home != self.context.site {
-            let text = format!("group {group}: its home is {}, this is {}; ask there", group.home, self.context.site);
-            return Err(Status::failed_precondition(text));
-        }
-        let plan = self.plans.get(&group);
-        let stands_by =
-            plan.is_some_and(|p| p.plan().standbys.contains(&caller) && p.is_lawful(&caller, &self.context.charter));
-        if !stands_by {
-            let text = format!(
-                "group {group}: site {caller} is no lawful standby of its plan; its bundle holds Secrets and goes to standbys only"
-            );
-            return Err(Status::permission_denied(text));
-        }
-        let captured = self.captured(&group).await.map_err(|e| Status::unavailable(e.to_string()))?;
-        match (captured, self.object(&group)) {
-            (Some(captured), object) => Ok(captured.answer(&have, object.as_ref().and_then(|o| o.status.as_ref()))),
+    /// What a standby gets that has `have`.
+    pub async fn serve(&self, group: &GroupKey, have: &str) -> Result<Answer, Status> {
+        let captured = self.captured(group).await.map_err(|e| Status::unavailable(e.to_string()))?;
+        match (captured, self.object(group)) {
+            (Some(captured), object) => Ok(captured.answer(have, object.as_ref().and_then(|o| o.status.as_ref()))),
             (None, Some(_)) => {
                 Ok(Answer::Nothing(Some("nothing is mirrored while another site holds the group".into())))
             }
@@ -212,34 +199,27 @@ impl Mirror {
             }
         }
     }
-}
 
-impl Bundles for Mirror {
-    fn bundle(&self, caller: SiteName, group: GroupKey, have: String) -> BoxFuture<'_, Result<Answer, Status>> {
-        Box::pin(self.serve(caller, group, have))
-    }
-
-    fn readiness(&self, caller: SiteName, report: v1::ReadinessReport) -> BoxFuture<'_, Result<(), Status>> {
-        Box::pin(async move {
-            let (group, report) = reports::from_wire(report).map_err(Status::invalid_argument)?;
-            let status = self.shell.group_status(&group);
-            let held = status.and_then(|s| held_elsewhere(&s, &self.context.charter, &self.context.site));
-            let is_planned = self.plans.get(&group).is_some_and(|p| p.plan().rank(&caller).is_some());
-            // Who holds it is heard also when a newer plan leaves it out.
-            if !is_planned && held.as_ref() != Some(&caller) {
-                let object = FailoverGroup::name_at(&group, &self.context.site);
-                let known = self.groups.borrow().get(&object).and_then(|o| o.status.clone()).unwrap_or_default();
-                // What it said while it was in the plan is true no more.
-                if known.standbys.iter().any(|s| s.site == caller.as_str())
-                    && let Err(e) = reports::forget_report(&self.client, &object, &caller).await
-                {
-                    tracing::debug!("{e}");
-                }
-                let text = format!("group {group}: site {caller} is not in its plan, so its readiness says nothing");
-                return Err(Status::permission_denied(text));
+    /// Notes what another site says of a group: what it holds ready, or how it runs there.
+    pub async fn hear(&self, caller: &SiteName, report: v1::ReadinessReport) -> Result<(), Status> {
+        let (group, report) = reports::from_wire(report).map_err(Status::invalid_argument)?;
+        let status = self.shell.group_status(&group);
+        let held = status.and_then(|s| held_elsewhere(&s, &self.context.charter, &self.context.site));
+        let is_planned = self.plans.get(&group).is_some_and(|p| p.plan().rank(caller).is_some());
+        // Who holds it is heard also when a newer plan leaves it out.
+        if !is_planned && held.as_ref() != Some(caller) {
+            let object = FailoverGroup::name_at(&group, &self.context.site);
+            let known = self.groups.borrow().get(&object).and_then(|o| o.status.clone()).unwrap_or_default();
+            // What it said while it was in the plan is true no more.
+            if known.standbys.iter().any(|s| s.site == caller.as_str())
+                && let Err(e) = reports::forget_report(&self.client, &object, caller).await
+            {
+                tracing::debug!("{e}");
             }
-            let noted = note_report(&self.client, &self.groups, &self.context.site, &caller, &group, &report).await;
-            noted.map_err(|e| Status::unavailable(e.to_string()))
-        })
+            let text = format!("group {group}: site {caller} is not in its plan, so its readiness says nothing");
+            return Err(Status::permission_denied(text));
+        }
+        let noted = note_report(&self.client, &self.groups, &self.context.site, caller, &group, &report).await;
+        noted.map_err(|e| Status::unavailable(e.to_string()))
     }
 }

@@ -9,7 +9,7 @@ use regent_core::ids::GroupKey;
 use regent_kinds::copies::{Copies, place};
 use regent_kinds::derive::Rollout;
 use regent_kinds::kind::is_workload;
-use regent_kinds::object::{object_of, text};
+use regent_kinds::object::{object_of, shortened, text};
 use regent_kinds::pods::{Stand, may_run, stand};
 use regent_kinds::report::StandbyReport;
 use regent_kinds::roll::{self, Facts, How, Target, Verdict, how};
@@ -19,8 +19,9 @@ use serde_json::Value;
 
 use super::Standby;
 use super::apply::{ApplyError, Keep};
-use super::store::{Answer, Held, Revisions};
+use super::store::{Amended, Answer, Held, Revisions, SHORT, Source};
 use super::survey::Survey;
+use crate::lease::{held_elsewhere, named};
 
 /// Copies that somebody has changed are put right within this time.
 const REAPPLY: Duration = Duration::from_secs(60);
@@ -77,7 +78,7 @@ impl Standby {
             Ok(revisions) => revisions,
             Err(report) => return report,
         };
-        self.ask_home(group, &mut revisions).await;
+        self.ask(group, &mut revisions).await;
         let word = self.remember(group, |m| m.word.clone());
         let mut report = match &revisions.next {
             None => {
@@ -112,11 +113,11 @@ impl Standby {
         StandbyReport { revision: next.digest.clone(), ..StandbyReport::of(state, &reason, message) }
     }
 
-    /// Takes home's newest revision, if it has a newer one.
-    async fn ask_home(&self, group: &GroupKey, revisions: &mut Revisions) {
-        let Some(home) = self.peers.get(&group.home) else { return };
+    /// Takes what is new where the group is held, and at home while nobody else holds it.
+    async fn ask(&self, group: &GroupKey, revisions: &mut Revisions) {
+        let Some(source) = self.source(group) else { return };
         let have = revisions.next.as_ref().map(|h| h.digest.clone()).unwrap_or_default();
-        match self.store().fetch(group, home, &have).await {
+        match self.store().fetch(group, source, &have).await {
             Ok(Answer::New(new)) => {
                 tracing::info!(%group, revision = new.digest, "a new bundle");
                 revisions.take(*new);
@@ -126,7 +127,7 @@ impl Standby {
                 }
             }
             Ok(Answer::Nothing(word)) => self.remember(group, |m| m.word = word),
-            // Home is asked again: that it is silent takes nothing from what is held.
+            // They are asked again: that somebody is silent takes nothing from what is held.
             Err(e) => self.remember(group, |m| {
                 if m.revisions.as_ref().is_none_or(|r| r.next.is_none()) {
                     m.word = e.to_string();
@@ -134,6 +135,16 @@ impl Standby {
                 tracing::debug!("{e}");
             }),
         }
+    }
+
+    /// Whom to ask. Another site than home counts as the holder by the votes that witnesses name.
+    fn source(&self, group: &GroupKey) -> Option<Source<'_>> {
+        let (charter, here) = (&self.context.charter, &self.context.site);
+        let status = self.shell.group_status(group);
+        let holder = status.as_ref().and_then(|s| held_elsewhere(s, charter, here)).filter(|s| s != &group.home);
+        let Some(holder) = holder else { return self.peers.get(&group.home).map(|peer| Source::Home(peer)) };
+        let vote = named(status.as_ref()?, charter.faulty_witnesses as usize)?;
+        Some(Source::Holder(self.peers.get(&holder)?, vote.epoch))
     }
 
     async fn hold(&self, group: &GroupKey, revisions: &Revisions) -> Result<StandbyReport, ApplyError> {
@@ -208,7 +219,8 @@ impl Standby {
         let rolling = revisions.good.as_ref().filter(|g| g.digest != next.digest);
         let good = rolling.and_then(|g| Some((g, Copies::of(&g.bundle, &tables).ok()?)));
         let good = good.map(|(g, made)| made.held(&place(&g.bundle, group, &tables), Rollout::Flip));
-        let (good, notices) = (good.unwrap_or_default(), made.notices);
+        let (good, mut notices) = (good.unwrap_or_default(), made.notices);
+        notices.splice(0..0, next.amended.iter().map(|amended| carried(amended)));
         Ok(Ok(Prepared { next: flat, good, surging, notices }))
     }
 
@@ -396,4 +408,14 @@ fn told(mut report: StandbyReport, trouble: Option<Trouble>, revisions: &Revisio
         report.revision = next.unwrap_or_default();
     }
     report
+}
+
+/// What a person should know of a revision that is not home's own.
+fn carried(amended: &Amended) -> String {
+    format!(
+        "held is home's revision {} with what people changed at {} in {} places (`kubectl regent differences`)",
+        shortened(&amended.digest, SHORT),
+        amended.by,
+        amended.places
+    )
 }

@@ -6,17 +6,19 @@
 //!   home, the other standbys <-----------Readiness---------------+
 //! ```
 //!
-//! One replica does this, the leader. It asks home, and nobody asks it: a standby needs
-//! nothing of home to start what it holds. A group is in one of three places here:
+//! One replica does this, the leader. It asks who holds the group, which is home as a rule: a
+//! standby needs nothing of anybody to start what it holds. A group is in one of three places
+//! here:
 //!
 //! | | what is written |
 //! |---|---|
-//! | it may be running ([`running`]) | nothing but roll-out settings: people here are its masters |
-//! | this site stands by for it ([`held`]) | copies of home's newest revision, beside the good one |
+//! | it may be running ([`running`]) | nothing but roll-out settings: people here are its masters; what they change is offered to the other standbys ([`offer`]) |
+//! | this site stands by for it ([`held`]) | copies of the newest revision, beside the good one |
 //! | neither | its copies are removed, and what stays is said |
 
 pub mod apply;
 mod held;
+mod offer;
 mod running;
 pub mod store;
 pub mod survey;
@@ -32,6 +34,7 @@ use regent_api::{FailoverGroup, LEAVE_ANNOTATION, Site, SiteSpec};
 use regent_core::ids::{GroupKey, SiteName};
 use regent_core::plan::VerifiedPlan;
 use regent_core::time::Moment;
+use regent_kinds::amend::{Amendment, Change};
 use regent_kinds::report::StandbyReport;
 use regent_shell::clock;
 use serde_json::Value;
@@ -73,7 +76,21 @@ struct Memory {
     failed: Option<(String, Moment)>,
     /// Since when the group runs here.
     runs_since: Option<Moment>,
-    differences: Option<(Vec<Difference>, Moment)>,
+    /// What people changed here, as last compared.
+    compared: Option<(Compared, Moment)>,
+    /// What is offered to the other standbys, by what runs here.
+    offers: Option<(String, Amendment)>,
+    /// What names that, as it was read last.
+    offered: Option<(String, Moment)>,
+}
+
+/// What people changed here.
+#[derive(Debug, Clone, Default)]
+struct Compared {
+    /// As it is shown.
+    differences: Vec<Difference>,
+    /// As it is carried to other standbys.
+    changes: Vec<Change>,
 }
 
 /// This site's part as a standby.
@@ -208,7 +225,7 @@ impl Standby {
         if self.shell.may_run(group) {
             return Some(self.look_running(group).await);
         }
-        self.remember(group, |m| (m.runs_since, m.differences) = (None, None));
+        self.remember(group, |m| (m.runs_since, m.compared, m.offers) = (None, None, None));
         let is_standby = plan.plan().standbys.contains(here);
         if self.has_left(group) {
             let said = format!(

@@ -4,8 +4,10 @@
 use std::time::Duration;
 
 use kube::api::{Api, DynamicObject};
-use regent_api::group::{Difference, StandbyState};
+use regent_api::SiteSpec;
+use regent_api::group::StandbyState;
 use regent_core::ids::GroupKey;
+use regent_kinds::amend::{changes, works};
 use regent_kinds::copies::{Copies, place};
 use regent_kinds::derive::Place;
 use regent_kinds::differ::differences;
@@ -18,10 +20,10 @@ use regent_kinds::stamp::{made_from, template_of};
 use regent_shell::clock;
 use serde_json::Value;
 
-use super::Standby;
 use super::apply::ApplyError;
 use super::store::{Held, Revisions};
 use super::survey::Survey;
+use super::{Compared, Standby};
 use crate::mirror::capture::api_of;
 use crate::objects::bounded;
 
@@ -68,7 +70,12 @@ impl Standby {
         if is_whole || since.after(QUIET).passed_for_stopping(now) {
             // What was put back just now is not as it was read before.
             if !self.put_all_back(&here, &taken.admitted, &survey).await? {
-                report.differences = self.compared(group, &wanted, &survey).await?;
+                let home = Copies::of(runs.home(), &tables).map(|c| c.running(&here)).unwrap_or_default();
+                let compared = self.compared(group, &home, &survey, &tables).await?;
+                report.differences = compared.differences;
+                if is_whole && works(survey.live.values()) {
+                    report.notices.extend(self.offer(group, runs, compared.changes).await?);
+                }
             }
         }
         if is_whole && revisions.good.as_ref().is_none_or(|g| g.digest != runs.digest) {
@@ -117,26 +124,32 @@ impl Standby {
     async fn compared(
         &self,
         group: &GroupKey,
-        wanted: &[Value],
+        home: &[Value],
         survey: &Survey,
-    ) -> Result<Vec<Difference>, ApplyError> {
+        tables: &SiteSpec,
+    ) -> Result<Compared, ApplyError> {
         let now = clock::now();
-        let known = self.remember(group, |m| m.differences.clone());
+        let known = self.remember(group, |m| m.compared.clone());
         if let Some((known, at)) = known
             && !at.after(COMPARE).passed_for_stopping(now)
         {
             return Ok(known);
         }
-        let mut found = Vec::new();
-        for copy in wanted {
-            let live = match survey.live.get(&object_of(copy)) {
+        let mut found = Compared::default();
+        for copy in home {
+            let of_workload = survey.live.get(&object_of(copy));
+            let live = match of_workload {
                 Some(live) => Some(live.workload.clone()),
                 None if is_workload(text(copy, "/kind")) => None,
                 None => self.read(copy).await?,
             };
-            found.extend(differences(copy, live.as_ref()));
+            found.differences.extend(differences(copy, live.as_ref()));
+            let pods = of_workload.iter().flat_map(|l| &l.pods).filter_map(|p| serde_json::to_value(p).ok());
+            let pods: Vec<Value> = pods.collect();
+            let pods: Vec<&Value> = pods.iter().collect();
+            found.changes.extend(live.iter().flat_map(|live| changes(copy, live, &pods, tables)));
         }
-        self.remember(group, |m| m.differences = Some((found.clone(), now)));
+        self.remember(group, |m| m.compared = Some((found.clone(), now)));
         Ok(found)
     }
 }

@@ -1,8 +1,10 @@
-//! A standby's bundles: fetched from home, verified, kept in Secrets.
+//! A standby's revisions: fetched from home or the holder, verified, kept in Secrets.
 //!
-//! A Secret for each revision. Three are kept: the good one, which was held whole last, the
-//! next, and the one before. Each says when it came and when it was last held whole, so that
-//! another replica goes on where this one died.
+//! A Secret for each revision: home's bundle, and what people changed of it at the site that
+//! held the group then. Three are kept: the good one, which was held whole last, the next, and
+//! the one before. Each says when it came and when it was last held whole, so that another
+//! replica goes on where this one died. Where the group runs, the Secret of what runs says too
+//! what people changed here, for whichever replica the other standbys ask.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,28 +15,37 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Patch, PatchParams};
 use regent_api::{FIELD_MANAGER, GROUP_LABEL, NAMESPACE, group_label, group_selector, object_name};
-use regent_core::charter::Charter;
-use regent_core::ids::GroupKey;
+use regent_core::charter::{Charter, SiteEntry};
+use regent_core::ids::{Epoch, GroupKey, SiteName};
+use regent_core::sign::{Digest, Envelope};
+use regent_kinds::amend::{AmendError, Amendment};
 use regent_kinds::bundle::{Bundle, BundleError, MAX_PACKED, unpack};
 use regent_kinds::object::shortened;
 use regent_kinds::report::MAX_TEXT;
 use regent_proto::v1;
 
 use crate::federation::client::{CallError, Peer};
+use crate::federation::server::Bundle as Served;
 use crate::objects::{ObjectError, bounded};
 
 /// How long a bundle may take to arrive.
 const FETCH: Duration = Duration::from_secs(5);
 /// Revisions that are kept of a group.
 const KEPT: usize = 3;
+/// Home's bundle, packed.
 const DATA: &str = "bundle.json.gz";
+/// What names the revision.
 const DIGEST: &str = "digest";
+/// What was changed of home's bundle where the group ran when this came; signed there.
+const AMENDMENT: &str = "amendment.json";
+/// What is changed of home's bundle here, while the group runs here; signed by this site.
+const OFFER: &str = "offer.json";
 /// When home last said that this is the newest.
 const CAME: &str = "regent.dev/came";
 /// When all of it was first held, the last time that it became the good one.
 const ARMED: &str = "regent.dev/armed";
-/// Hexadecimal digits of a digest in a Secret's name.
-const SHORT: usize = 12;
+/// Hexadecimal digits of a digest in a Secret's name, and in messages.
+pub const SHORT: usize = 12;
 
 /// Why there is no bundle.
 #[derive(Debug, thiserror::Error)]
@@ -45,12 +56,15 @@ pub enum StoreError {
     /// What came is no bundle.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// What came of a holder's changes is not taken.
+    #[error(transparent)]
+    Amend(#[from] AmendError),
     /// It can't be kept or read.
     #[error(transparent)]
     Object(#[from] ObjectError),
-    /// The charter does not name the group's home.
-    #[error("group {0}: its home is no site of the charter; nothing is taken from it")]
-    UnknownHome(GroupKey),
+    /// The charter does not name who says it.
+    #[error("group {0}: its home, or the site that held it, is no site of the charter; nothing is taken from it")]
+    UnknownSite(GroupKey),
     /// The stream broke.
     #[error("bundle of group {group}: broken off: {error}; it is fetched again")]
     Broken {
@@ -61,21 +75,57 @@ pub enum StoreError {
     },
 }
 
-/// A verified bundle with its digest.
+/// A verified revision.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Held {
-    /// Its digest: the group's revision.
+    /// What names it: the digest of home's bundle, or of that and what is changed of it.
     pub digest: String,
-    /// What it says.
+    /// What is held, or runs.
     pub bundle: Bundle,
+    /// Where that is not home's own: whose changes are in it.
+    pub amended: Option<Box<Amended>>,
 }
 
-/// What home answered.
+/// What people changed of a revision of home's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Amended {
+    /// Home's own.
+    pub home: Bundle,
+    /// Its digest.
+    pub digest: String,
+    /// Where they changed it.
+    pub by: SiteName,
+    /// In how many places.
+    pub places: usize,
+}
+
+impl Held {
+    /// Home's own revision, without what anybody changed.
+    pub fn home(&self) -> &Bundle {
+        self.amended.as_ref().map_or(&self.bundle, |a| &a.home)
+    }
+
+    /// The digest of home's own bundle.
+    pub fn home_digest(&self) -> &str {
+        self.amended.as_ref().map_or(&self.digest, |a| &a.digest)
+    }
+}
+
+/// Whom a standby asks what to hold: who holds the group says it.
+#[derive(Clone, Copy)]
+pub enum Source<'a> {
+    /// Home, while nobody else is known to hold the group.
+    Home(&'a Peer),
+    /// Another site, under this epoch.
+    Holder(&'a Peer, Epoch),
+}
+
+/// What was answered.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
-    /// A bundle that is newer than the one that is kept.
+    /// A revision that differs from the newest that is kept.
     New(Box<Held>),
-    /// Nothing new, and why, where home says why.
+    /// Nothing new, and why, where that is said.
     Nothing(String),
 }
 
@@ -84,7 +134,7 @@ pub enum Answer {
 pub struct Revisions {
     /// Held whole last.
     pub good: Option<Held>,
-    /// Home's newest.
+    /// The newest.
     pub next: Option<Held>,
     /// The others.
     pub older: Vec<Held>,
@@ -140,16 +190,63 @@ fn secret_name(group: &GroupKey, digest: &str) -> String {
     format!("regent-bundle-{}-{}", object_name(group), digest.get(..SHORT).unwrap_or(digest))
 }
 
+fn field<'a>(secret: &'a Secret, name: &str) -> Option<&'a [u8]> {
+    Some(secret.data.as_ref()?.get(name)?.0.as_slice())
+}
+
+fn envelope_of(secret: &Secret, name: &str) -> Option<Envelope> {
+    serde_json::from_slice(field(secret, name)?).ok()
+}
+
+fn json_of(envelope: &Envelope) -> ByteString {
+    // An envelope is plain data with text keys: serialising it to memory can't fail.
+    ByteString(serde_json::to_vec(envelope).unwrap_or_default())
+}
+
 impl Store {
     /// In this cluster; bundles are believed as the charter says.
     pub fn new(client: kube::Client, charter: Charter) -> Self {
         Self { api: Api::namespaced(client, NAMESPACE), charter }
     }
 
-    fn open(&self, group: &GroupKey, packed: &[u8], digest: &str) -> Result<Held, StoreError> {
-        let home = self.charter.site(&group.home).ok_or_else(|| StoreError::UnknownHome(group.clone()))?;
+    fn site(&self, name: &SiteName) -> Option<&SiteEntry> {
+        self.charter.site(name)
+    }
+
+    fn open(
+        &self,
+        group: &GroupKey,
+        packed: &[u8],
+        digest: &str,
+        amendment: Option<&Amendment>,
+    ) -> Result<Held, StoreError> {
+        let home = self.site(&group.home).ok_or_else(|| StoreError::UnknownSite(group.clone()))?;
         let bundle = unpack(group, packed, digest, &home.name, &home.key)?;
-        Ok(Held { digest: digest.to_owned(), bundle })
+        let digest = digest.to_owned();
+        let Some(amendment) = amendment.filter(|a| !a.changes.is_empty()) else {
+            return Ok(Held { digest, bundle, amended: None });
+        };
+        let by = self.charter.sites_by_number().get(&amendment.epoch.site).map(|s| s.name.clone());
+        let amended = Amended {
+            digest,
+            by: by.ok_or_else(|| StoreError::UnknownSite(group.clone()))?,
+            places: amendment.changes.len(),
+            home: bundle,
+        };
+        let bundle = amendment.amended(&amended.home)?;
+        Ok(Held { digest: amendment.revision().to_string(), bundle, amended: Some(Box::new(amended)) })
+    }
+
+    /// What a Secret holds, verified again.
+    fn read(&self, group: &GroupKey, secret: &Secret) -> Result<Option<Held>, StoreError> {
+        let Some((packed, digest)) = field(secret, DATA).zip(field(secret, DIGEST)) else { return Ok(None) };
+        let Some(envelope) = envelope_of(secret, AMENDMENT) else {
+            return self.open(group, packed, &String::from_utf8_lossy(digest), None).map(Some);
+        };
+        let signer = envelope.signatures.first().and_then(|s| self.site(&s.keyid.parse().ok()?));
+        let signer = signer.ok_or_else(|| StoreError::UnknownSite(group.clone()))?;
+        let amendment = Amendment::open(group, &envelope, signer)?;
+        self.open(group, packed, &amendment.bundle.to_string(), Some(&amendment)).map(Some)
     }
 
     async fn secrets(&self, group: &GroupKey) -> Result<Vec<Secret>, ObjectError> {
@@ -166,16 +263,15 @@ impl Store {
         let mut armed: Option<String> = None;
         for secret in self.secrets(group).await? {
             let at = secret.annotations().get(ARMED).cloned();
-            let data = secret.data.clone().unwrap_or_default();
-            let (Some(packed), Some(digest)) = (data.get(DATA), data.get(DIGEST)) else { continue };
-            match self.open(group, &packed.0, &String::from_utf8_lossy(&digest.0)) {
-                Ok(held) => {
+            match self.read(group, &secret) {
+                Ok(Some(held)) => {
                     revisions.take(held.clone());
                     if at.is_some() && at > armed {
                         revisions.good = Some(held);
                         armed = at;
                     }
                 }
+                Ok(None) => {}
                 Err(e) => tracing::warn!("Secret {} is left out: {e}", secret.name_any()),
             }
         }
@@ -183,12 +279,13 @@ impl Store {
         Ok(revisions)
     }
 
-    /// Asks home for a bundle that differs from `have`. Verified, then kept, then returned.
-    pub async fn fetch(&self, group: &GroupKey, home: &Peer, have: &str) -> Result<Answer, StoreError> {
+    /// Asks for a revision that differs from `have`. Verified, then kept, then returned.
+    pub async fn fetch(&self, group: &GroupKey, source: Source<'_>, have: &str) -> Result<Answer, StoreError> {
+        let (Source::Home(peer) | Source::Holder(peer, _)) = source;
         let request = v1::BundleRequest { group: group.to_string(), have_digest: have.to_owned() };
-        let mut stream = home.call(FETCH, |mut client| async move { client.bundle(request).await }).await?;
+        let mut stream = peer.call(FETCH, |mut client| async move { client.bundle(request).await }).await?;
         let broken = |error: String| StoreError::Broken { group: group.clone(), error };
-        let (mut packed, mut digest, mut notice) = (Vec::new(), String::new(), String::new());
+        let (mut packed, mut last, mut amendment) = (Vec::new(), v1::BundleChunk::default(), None);
         loop {
             let next = tokio::time::timeout(FETCH, stream.message()).await.map_err(|_| broken("timed out".into()))?;
             let Some(chunk) = next.map_err(|e| broken(e.message().to_owned()))? else { break };
@@ -197,20 +294,47 @@ impl Store {
                 return Err(BundleError::TooLarge { group: group.clone(), bytes }.into());
             }
             packed.extend_from_slice(&chunk.data);
-            digest = chunk.digest;
-            notice = shortened(&chunk.notice, MAX_TEXT).to_owned();
+            amendment = amendment.or(chunk.amendment.clone());
+            last = chunk;
         }
         if packed.is_empty() {
-            return Ok(Answer::Nothing(notice));
+            return Ok(Answer::Nothing(shortened(&last.notice, MAX_TEXT).to_owned()));
         }
-        let held = self.open(group, &packed, &digest)?;
-        self.keep(group, packed, &digest).await?;
+        let amendment = match source {
+            Source::Home(_) => None,
+            Source::Holder(..) => Some(Envelope::from(amendment.ok_or_else(|| broken("no amendment came".into()))?)),
+        };
+        let held = match (source, &amendment) {
+            (Source::Holder(peer, epoch), Some(envelope)) => {
+                let holder = self.site(peer.site()).ok_or_else(|| StoreError::UnknownSite(group.clone()))?;
+                let said = Amendment::open(group, envelope, holder)?;
+                said.is_about(epoch, &last.digest)?;
+                self.open(group, &packed, &last.digest, Some(&said))?
+            }
+            _ => self.open(group, &packed, &last.digest, None)?,
+        };
+        if held.digest == have {
+            return Ok(Answer::Nothing(String::new()));
+        }
+        self.keep(group, packed, &held, amendment).await?;
         Ok(Answer::New(Box::new(held)))
     }
 
-    async fn keep(&self, group: &GroupKey, packed: Vec<u8>, digest: &str) -> Result<(), ObjectError> {
-        let name = secret_name(group, digest);
-        let data = [(DATA.to_owned(), ByteString(packed)), (DIGEST.to_owned(), ByteString(digest.as_bytes().to_vec()))];
+    async fn keep(
+        &self,
+        group: &GroupKey,
+        packed: Vec<u8>,
+        held: &Held,
+        amendment: Option<Envelope>,
+    ) -> Result<(), ObjectError> {
+        let name = secret_name(group, &held.digest);
+        let mut data = BTreeMap::from([
+            (DATA.to_owned(), ByteString(packed)),
+            (DIGEST.to_owned(), ByteString(held.digest.as_bytes().to_vec())),
+        ]);
+        if let Some(envelope) = amendment.filter(|_| held.amended.is_some()) {
+            data.insert(AMENDMENT.to_owned(), json_of(&envelope));
+        }
         let secret = Secret {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
@@ -219,11 +343,46 @@ impl Store {
                 ..ObjectMeta::default()
             },
             type_: Some("regent.dev/bundle".to_owned()),
-            data: Some(data.into()),
+            data: Some(data),
             ..Secret::default()
         };
         let params = PatchParams::apply(FIELD_MANAGER).force();
         bounded(&format!("Secret {name}"), self.api.patch(&name, &params, &Patch::Apply(&secret))).await.map(drop)
+    }
+
+    /// Says what is changed of the revision that runs here, for the other standbys. What was said
+    /// of another revision is taken back.
+    pub async fn offer(&self, group: &GroupKey, digest: &str, envelope: &Envelope) -> Result<(), ObjectError> {
+        let runs = secret_name(group, digest);
+        for secret in self.secrets(group).await? {
+            let name = secret.name_any();
+            let said = if name == runs { Some(json_of(envelope)) } else { None };
+            if said.as_ref().map(|s| s.0.as_slice()) != field(&secret, OFFER) {
+                let patch = serde_json::json!({ "data": { OFFER: said } });
+                let params = PatchParams::default();
+                bounded(&format!("Secret {name}"), self.api.patch(&name, &params, &Patch::Merge(&patch))).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What runs here under this epoch, for another standby, and what names it.
+    pub async fn offered(
+        &self,
+        group: &GroupKey,
+        site: &SiteName,
+        epoch: Epoch,
+    ) -> Result<Option<(Digest, Served)>, StoreError> {
+        let here = self.site(site).ok_or_else(|| StoreError::UnknownSite(group.clone()))?;
+        for secret in self.secrets(group).await? {
+            let Some((envelope, packed)) = envelope_of(&secret, OFFER).zip(field(&secret, DATA)) else { continue };
+            let said = Amendment::open(group, &envelope, here)?;
+            if said.epoch == epoch {
+                let data = std::sync::Arc::new(packed.to_vec());
+                return Ok(Some((said.revision(), Served { digest: said.bundle, data, amendment: Some(envelope) })));
+            }
+        }
+        Ok(None)
     }
 
     /// Notes that a revision is held whole: the good one from now on.
@@ -267,7 +426,7 @@ mod tests {
     fn held(digest: &str) -> Held {
         let spec = serde_json::json!({ "home": "ireland", "namespaces": [digest] });
         let bundle = Bundle::new("ireland/shop".parse().unwrap(), serde_json::from_value(spec).unwrap(), vec![]);
-        Held { digest: digest.to_owned(), bundle }
+        Held { digest: digest.to_owned(), bundle, amended: None }
     }
 
     #[test]

@@ -108,7 +108,7 @@ impl Node for Kubelet {
         self.volumes.check(Path::new(&target_path), None).map_err(refused)?;
         let (reply, done) = oneshot::channel();
         self.inputs.send(Input::Unpublish { id, reply }).await.map_err(stopping)?;
-        done.await.map_err(stopping)?;
+        done.await.map_err(stopping)?.map_err(|e| Status::failed_precondition(e.to_string()))?;
         let volumes = self.volumes.clone();
         on_disk(move || volumes.unpublish(Path::new(&target_path))).await?;
         Ok(Response::new(NodeUnpublishVolumeResponse {}))

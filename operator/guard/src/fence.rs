@@ -63,6 +63,18 @@ impl Fence {
         self.tree.find(uid).map(drop)
     }
 
+    /// Whether anything of the pod may be alive: what can't be told may be.
+    pub fn may_live(&mut self, uid: &PodUid) -> bool {
+        match self.tree.find(uid).and_then(|cgroup| cgroup.is_populated()) {
+            Ok(lives) => lives,
+            Err(CgroupError::NotFound(_)) => false,
+            Err(error) => {
+                tracing::warn!(pod = uid.0, %error, "whether a pod lives can't be told");
+                true
+            }
+        }
+    }
+
     /// Tells all of these pods to stop, then looks which have.
     pub fn freeze(&mut self, uids: &[PodUid]) -> Vec<Report> {
         let since = now();

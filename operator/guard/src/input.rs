@@ -40,8 +40,9 @@ pub enum Input {
     Unpublish {
         /// Its name.
         id: String,
-        /// Answered when it is journaled; the folder can be removed.
-        reply: oneshot::Sender<()>,
+        /// Answered when it is journaled, and the folder can be removed; or refused while the
+        /// pod lives.
+        reply: oneshot::Sender<Result<(), GuardError>>,
     },
     /// Somebody waits at a pod's gate.
     Gate {

@@ -311,20 +311,22 @@ impl Node {
         self.gates.listen(&pod.uid, listener).map_err(|e| PublishError::Socket(e.to_string()))
     }
 
-    fn on_unpublish(&mut self, id: &str, reply: oneshot::Sender<()>) {
+    fn on_unpublish(&mut self, id: &str, reply: oneshot::Sender<Result<(), GuardError>>) {
         let found = self.volumes.iter().find(|(_, v)| v.id == id).map(|(uid, _)| uid.clone());
         if let Some(uid) = found {
+            let lives = self.fence.may_live(&uid);
+            let effects = match self.guard.on_unpublish(now(), &uid, lives) {
+                Ok(effects) => effects,
+                Err(error) => return drop(reply.send(Err(error))),
+            };
             self.gates.remove(&uid);
             self.fence.forget(&uid);
             self.volumes.remove(&uid);
             self.epochs.remove(&uid);
-            let effects = self.guard.on_unpublish(now(), &uid);
             self.add(effects);
             self.save_volumes();
         }
-        self.steps.answer(move || {
-            let _ = reply.send(());
-        });
+        self.steps.answer(move || drop(reply.send(Ok(()))));
     }
 
     fn save_volumes(&mut self) {

@@ -93,6 +93,75 @@ async fn a_pause_beyond_the_thaw_limit_ends_in_a_pod_that_stands_at_its_gate() {
     assert!(pod.lives());
 }
 
+/// Cuts a node off for its `thawLimit` and so many milliseconds more; how each pod's pause ended.
+async fn cut_for(limit_ms: u64, more_ms: i64) -> Vec<&'static str> {
+    let mut node = TestNode::new(1000);
+    node.start().await;
+    let mut pods = [node.gated_pod("shop-0", GROUP).await, node.gated_pod("shop-1", GROUP).await];
+    node.instruct(GROUP, What::Configure(v1::Configure { thaw_limit_ms: limit_ms })).await;
+    let lease = [entry(GROUP, "1.1", Protected)];
+    node.certify(&lease).await;
+    let ended = node.event(names::LEASE_END).await.boot_ns;
+    let over = ended + limit_ms * 1_000_000;
+    until(over.saturating_add_signed(more_ms * 1_000_000)).await;
+    // Connected again: renewed each P, as by its agent.
+    for _ in 0..4 {
+        node.certify(&lease).await;
+        tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+    }
+    let mut ends = Vec::new();
+    for pod in &mut pods {
+        let of_pod = |name: &str| {
+            let events = node.events();
+            events.into_iter().filter(|e| e.event == name && e.detail["pod"] == pod.name.as_str()).collect::<Vec<_>>()
+        };
+        let (thawed, killed) = (of_pod(names::THAWED), of_pod(names::KILLED));
+        assert_eq!(thawed.len() + killed.len(), 1, "{more_ms} ms past the limit, {}: {thawed:?} {killed:?}", pod.name);
+        assert_eq!(pod.lives(), killed.is_empty(), "{more_ms} ms past the limit, {}", pod.name);
+        if let Some(killed) = killed.first() {
+            assert!(killed.boot_ns >= over, "{more_ms} ms: killed {} ns before its time", over - killed.boot_ns);
+            pod.start();
+        }
+        node.certify(&lease).await;
+        pod.runs().await;
+        assert!(!pod.is_frozen());
+        ends.push(if killed.is_empty() { names::THAWED } else { names::KILLED });
+    }
+    ends
+}
+
+#[tokio::test]
+async fn ten_cuts_around_the_thaw_limit_end_each_pause_once_and_leave_nothing_frozen() {
+    let cuts = [-700, -40, -15, -5, -1, 1, 5, 15, 40, 200].map(|more_ms| tokio::spawn(cut_for(1000, more_ms)));
+    let mut ends = Vec::new();
+    for cut in cuts {
+        ends.push(cut.await.unwrap());
+    }
+    println!("{ends:?}");
+    assert_eq!(ends[0], [names::THAWED; 2], "back in time");
+    assert_eq!(ends[9], [names::KILLED; 2], "back too late");
+}
+
+#[tokio::test]
+async fn a_pod_that_is_deleted_by_force_and_lives_on_is_fenced_and_a_release_waits_for_it() {
+    let (node, mut pod) = TestNode::running(1000).await;
+    // The API server has forgotten it, and so has a kubelet that was restarted.
+    let error = node.unpublish(&pod).await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::FailedPrecondition);
+    assert!(error.message().contains("shop/shop-0") && error.message().contains("live processes"), "{error}");
+    let ended = node.event(names::LEASE_END).await;
+    assert_eq!(ended.detail["pods"], serde_json::json!(["shop-0"]));
+    until(ended.boot_ns + 100_000_000).await;
+    assert!(*pod.steps().last().unwrap() < ended.boot_ns);
+    assert!(pod.is_frozen() && pod.lives());
+    assert!(node.unpublish(&pod).await.is_err(), "it is dead only when it is");
+
+    assert_eq!(node.instruct(GROUP, retire("1.1")).await.error, "");
+    assert!(!pod.lives(), "the release went on, and it lives");
+    node.unpublish(&pod).await.unwrap();
+    assert!(!pod.target.exists() && node.state_of(&pod).await.is_none());
+}
+
 #[tokio::test]
 async fn a_retired_epoch_is_confirmed_when_its_pods_are_dead_and_never_runs_again() {
     let (node, mut pod) = TestNode::running(5000).await;

@@ -13,7 +13,8 @@
 //! ```
 //!
 //! Every input returns the effects in the order in which the shell must do them. The
-//! shell does them one after the other, and reports what a later decision needs.
+//! shell does them one after the other, and reports what a later decision needs. An input
+//! that is refused is as if it had not been: what time demands by then is not lost with it.
 
 mod certificate;
 mod effect;
@@ -71,6 +72,16 @@ pub enum GuardError {
     /// A report that can't be true.
     #[error(transparent)]
     Pod(#[from] IllegalPodEvent),
+    /// A volume is taken away from a pod that lives.
+    #[error(
+        "pod {namespace}/{name} still has live processes on this node, whatever the API server says of it: its gate and its fence stay until they have ended; if nothing ends them, see why the container runtime can't"
+    )]
+    Lives {
+        /// The pod's namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
     /// Protecting would pause what runs.
     #[error(
         "group {0} runs on this node without a valid lease: protecting it now would freeze it; protect it once home holds its certificate"
@@ -197,24 +208,32 @@ impl Guard {
         self.finish()
     }
 
-    /// The kubelet takes the volume away: the pod's containers are gone.
-    pub fn on_unpublish(&mut self, now: Moment, uid: &PodUid) -> Vec<Effect> {
+    /// The kubelet takes the volume away. It may do so before the pod's processes are dead: one
+    /// that restarts takes away what the API server has forgotten, such as a pod that was deleted
+    /// by force, and ends its containers afterwards. A pod that has passed its gate is forgotten
+    /// only once nothing of it `lives`: until then it is fenced, and a release waits for it. The
+    /// kubelet asks again.
+    pub fn on_unpublish(&mut self, now: Moment, uid: &PodUid, lives: bool) -> Result<Vec<Effect>, GuardError> {
+        if let Some(record) = self.journal.pods.get(uid).filter(|r| lives && r.state.has_run()) {
+            let (namespace, name) = (record.pod.namespace.clone(), record.pod.name.clone());
+            return Err(GuardError::Lives { namespace, name });
+        }
         self.advance(now);
         self.asking.remove(uid);
         if let Some(gone) = self.journal.pods.remove(uid) {
             self.mark(false);
             self.confirm_retired(now, &gone.pod.group);
         }
-        self.finish()
+        Ok(self.finish())
     }
 
     /// The pod's gate asks to go on. It is answered by [`Effect::OpenGate`], now or later.
     pub fn on_gate(&mut self, now: Moment, uid: &PodUid) -> Result<Vec<Effect>, GuardError> {
-        self.advance(now);
         let group = match self.journal.pods.get(uid) {
             Some(record) => record.pod.group.clone(),
             None => return Err(GuardError::UnknownPod(uid.clone())),
         };
+        self.advance(now);
         self.asking.insert(uid.clone());
         self.settle(now, &group);
         Ok(self.finish())
@@ -255,15 +274,16 @@ impl Guard {
     /// The hub says that the group becomes `Protected`: the fence is in force from now on.
     /// Refused while it runs here without a lease, for that would freeze it.
     pub fn on_protect(&mut self, now: Moment, group: &GroupKey) -> Result<Vec<Effect>, GuardError> {
-        self.advance(now);
         let running = self.pods_of(group).any(|p| matches!(p.state, PodState::Running { .. }));
-        let lease = self.journal.groups.get(group).and_then(|g| g.lease);
+        let record = self.journal.groups.get(group);
+        let lease = record.and_then(|g| g.lease);
         let valid = lease.is_some_and(|l| !self.fence_at(l.until).passed_for_stopping(now));
+        if running && !valid && !record.is_some_and(|r| r.protected) {
+            return Err(GuardError::NoLease(group.clone()));
+        }
+        self.advance(now);
         let record = self.journal.groups.entry(group.clone()).or_default();
         if !record.protected {
-            if running && !valid {
-                return Err(GuardError::NoLease(group.clone()));
-            }
             record.protected = true;
             record.observed = None;
             self.mark(true);

@@ -41,6 +41,7 @@ impl Guard {
 
     /// The shell has frozen the pod; `took` is how long it took.
     pub fn on_frozen(&mut self, now: Moment, uid: &PodUid, took: Duration) -> Result<Vec<Effect>, GuardError> {
+        self.state_of(uid)?;
         self.advance(now);
         let most = self.config.charter.usable_lease() / 8;
         self.slowest_freeze = self.slowest_freeze.max(took).min(most);
@@ -49,29 +50,30 @@ impl Guard {
 
     /// The shell could not freeze the pod: it is killed instead.
     pub fn on_freeze_failed(&mut self, now: Moment, uid: &PodUid) -> Result<Vec<Effect>, GuardError> {
-        self.advance(now);
         self.state_of(uid)?;
+        self.advance(now);
         self.step(uid, PodEvent::Stop);
         Ok(self.finish())
     }
 
     /// The shell has thawed the pod.
     pub fn on_thawed(&mut self, now: Moment, uid: &PodUid) -> Result<Vec<Effect>, GuardError> {
+        self.state_of(uid)?;
         self.advance(now);
         self.report(now, uid, names::THAWED)
     }
 
     /// The shell has let the pod's gate go on.
     pub fn on_gate_opened(&mut self, now: Moment, uid: &PodUid) -> Result<Vec<Effect>, GuardError> {
+        self.state_of(uid)?;
         self.advance(now);
         self.report(now, uid, names::GATE_OPENED)
     }
 
     /// The shell has killed the pod's cgroup, and it is empty.
     pub fn on_killed(&mut self, now: Moment, uid: &PodUid) -> Result<Vec<Effect>, GuardError> {
+        let (next, _) = self.state_of(uid)?.next(PodEvent::Dead)?;
         self.advance(now);
-        let state = self.state_of(uid)?;
-        let (next, _) = state.next(PodEvent::Dead)?;
         let Some(record) = self.journal.pods.get_mut(uid) else {
             return Err(GuardError::UnknownPod(uid.clone()));
         };

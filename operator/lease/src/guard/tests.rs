@@ -11,6 +11,8 @@ use regent_core::merkle::Tree;
 use regent_core::message::{Ask, Entry, Line, NodeCertificate, entry_tree};
 use regent_core::plan::Protection;
 
+mod volumes;
+
 const MARGIN: Duration = Duration::from_millis(20);
 /// `A` for D = 5 s: 4990 ms and a bit.
 const A_MS: u64 = 4990;
@@ -483,15 +485,4 @@ fn a_journal_can_not_give_more_than_a_from_now() {
     record.lease = record.lease.map(|l| Lease { until: at_ms(900_000), ..l });
     let again = Node::of("ie", journal, "boot-1");
     assert_eq!(again.lease_end_ms(), Some(1000 + A_MS));
-}
-
-#[test]
-fn publishing_again_changes_nothing_and_unpublishing_forgets_the_pod() {
-    let mut node = Node::running();
-    let pod = node.guard.journal().pods[&uid()].pod.clone();
-    assert_eq!(node.guard.on_publish(at_ms(1500), pod), vec![]);
-    assert_eq!(node.state(), PodState::Running { epoch: epoch("1.1") });
-    node.guard.on_unpublish(at_ms(1600), &uid());
-    assert!(node.guard.journal().pods.is_empty());
-    assert_eq!(node.guard.next_deadline(), None);
 }

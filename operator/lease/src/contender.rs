@@ -32,7 +32,7 @@ mod votes;
 
 pub use group::{HeldBack, IdleReason, Readiness};
 pub use output::{Certified, ContenderEvent, Outgoing, Output, RoundId};
-pub use release::{Release, ReleaseError, ReleaseEvent, ReleasePhase, ReleaseStep};
+pub use release::{Release, ReleaseError, ReleaseEvent, ReleasePhase, ReleaseStage, ReleaseStep};
 pub use status::{GroupStatus, RoleName, WitnessWord};
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,7 +1,5 @@
 //! How far a takeover is, and what is written of it: functions of what is known.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use regent_api::condition::{self, Truth};
@@ -10,6 +8,7 @@ use regent_api::takeover::{COMPLETE, Phase, Step};
 use regent_api::{Takeover, TakeoverStatus};
 use regent_core::ids::{Epoch, SiteName};
 use regent_core::message::Vote;
+use regent_lease::contender::ReleaseStage;
 use regent_shell::clock;
 
 /// What comes next for a takeover.
@@ -62,15 +61,15 @@ pub(super) fn approval(
     }
 }
 
-/// The phase that follows from where the core's release is.
-pub(super) fn reached(release: &str) -> Option<Phase> {
-    let phases = BTreeMap::from([
-        ("Retiring", Phase::Closed),
-        ("Stopping", Phase::Retired),
-        ("Releasing", Phase::Stopped),
-        ("Released", Phase::Released),
-    ]);
-    phases.get(release).copied()
+/// The phase that a takeover has reached by where the core's release is.
+pub(super) fn reached(release: ReleaseStage) -> Phase {
+    match release {
+        ReleaseStage::ClosingList => Phase::Pending,
+        ReleaseStage::Retiring => Phase::Closed,
+        ReleaseStage::Stopping => Phase::Retired,
+        ReleaseStage::Releasing => Phase::Stopped,
+        ReleaseStage::Released => Phase::Released,
+    }
 }
 
 /// What the new holder's own word on its pods makes of a takeover that has its certificate. A

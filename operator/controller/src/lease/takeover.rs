@@ -161,10 +161,7 @@ impl Takeovers {
             (Phase::Pending | Phase::Closed | Phase::Retired | Phase::Stopped, None) => {
                 self.take_up(takeover, group, epoch, to)
             }
-            (phase, Some(release)) => match reached(release) {
-                Some(to) if to > phase => Next::Reached(to, None),
-                _ => Next::Stay,
-            },
+            (phase, Some(release)) if reached(release) > phase => Next::Reached(reached(release), None),
             (Phase::Released, None) => self.certified(epoch, to, status),
             (Phase::Certified | Phase::Started, None) => self.runs_there(takeover, group, to, status),
             _ => Next::Stay,

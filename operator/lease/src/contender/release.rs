@@ -36,6 +36,21 @@ pub enum ReleasePhase {
     Released,
 }
 
+/// Where a release stands, in a word: [`ReleasePhase`] without what it waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum ReleaseStage {
+    /// The list of nodes is being closed.
+    ClosingList,
+    /// The list is closed, and the epoch is being retired.
+    Retiring,
+    /// A quorum has retired it, and the nodes stop.
+    Stopping,
+    /// Nothing runs any more, and the promises are being dropped.
+    Releasing,
+    /// A quorum has dropped them.
+    Released,
+}
+
 /// What happens to a release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReleaseEvent {
@@ -93,12 +108,12 @@ pub enum ReleaseStep {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReleaseError {
     /// Not a step that follows.
-    #[error("release of epoch {epoch} is {phase}, where {event} can't follow")]
+    #[error("release of epoch {epoch} is {stage:?}, where {event} can't follow")]
     Illegal {
         /// The epoch.
         epoch: Epoch,
-        /// The phase's name.
-        phase: &'static str,
+        /// Where it stands.
+        stage: ReleaseStage,
         /// The event's name.
         event: &'static str,
     },
@@ -131,14 +146,14 @@ pub struct Release {
 }
 
 impl ReleasePhase {
-    /// The phase's name.
-    pub fn name(&self) -> &'static str {
+    /// The same in a word.
+    pub fn stage(&self) -> ReleaseStage {
         match self {
-            Self::ClosingList => "ClosingList",
-            Self::Retiring { .. } => "Retiring",
-            Self::Stopping { .. } => "Stopping",
-            Self::Releasing { .. } => "Releasing",
-            Self::Released => "Released",
+            Self::ClosingList => ReleaseStage::ClosingList,
+            Self::Retiring { .. } => ReleaseStage::Retiring,
+            Self::Stopping { .. } => ReleaseStage::Stopping,
+            Self::Releasing { .. } => ReleaseStage::Releasing,
+            Self::Released => ReleaseStage::Released,
         }
     }
 }
@@ -173,7 +188,7 @@ impl Release {
         use ReleaseEvent as E;
         use ReleasePhase as P;
         use ReleaseStep as S;
-        let illegal = ReleaseError::Illegal { epoch: self.epoch, phase: self.phase.name(), event: event.name() };
+        let illegal = ReleaseError::Illegal { epoch: self.epoch, stage: self.phase.stage(), event: event.name() };
         let (next, step) = match (&mut self.phase, event) {
             (P::ClosingList, E::ListClosed(nodes)) => (P::Retiring { nodes, acknowledged: BTreeSet::new() }, S::Retire),
             (P::ClosingList, E::CallOff) => (P::ClosingList, S::CalledOff),
@@ -269,50 +284,35 @@ mod tests {
             ReleaseEvent::PromisesOver,
             ReleaseEvent::CallOff,
         ];
+        use ReleaseStage::{ClosingList, Released, Releasing, Retiring, Stopping};
         let stay = |phase| Some((S::Stay, phase));
-        let table: [[Option<(S, &str)>; 7]; 5] = [
+        let table: [[Option<(S, ReleaseStage)>; 7]; 5] = [
+            [Some((S::Retire, Retiring)), None, None, stay(ClosingList), None, None, Some((S::CalledOff, ClosingList))],
+            [stay(Retiring), Some((S::Stop, Stopping)), None, stay(Retiring), None, None, None],
             [
-                Some((S::Retire, "Retiring")),
-                None,
-                None,
-                stay("ClosingList"),
-                None,
-                None,
-                Some((S::CalledOff, "ClosingList")),
-            ],
-            [stay("Retiring"), Some((S::Stop, "Stopping")), None, stay("Retiring"), None, None, None],
-            [
-                stay("Stopping"),
-                stay("Stopping"),
-                Some((S::Release, "Releasing")),
-                Some((S::Release, "Releasing")),
+                stay(Stopping),
+                stay(Stopping),
+                Some((S::Release, Releasing)),
+                Some((S::Release, Releasing)),
                 None,
                 None,
                 None,
             ],
             [
-                stay("Releasing"),
-                stay("Releasing"),
-                stay("Releasing"),
-                stay("Releasing"),
-                Some((S::Done, "Released")),
-                Some((S::Done, "Released")),
+                stay(Releasing),
+                stay(Releasing),
+                stay(Releasing),
+                stay(Releasing),
+                Some((S::Done, Released)),
+                Some((S::Done, Released)),
                 None,
             ],
-            [
-                stay("Released"),
-                stay("Released"),
-                stay("Released"),
-                stay("Released"),
-                stay("Released"),
-                stay("Released"),
-                None,
-            ],
+            [stay(Released), stay(Released), stay(Released), stay(Released), stay(Released), stay(Released), None],
         ];
         for (phase, row) in phases.iter().zip(&table) {
             for (event, want) in events.iter().zip(row) {
                 let mut release = in_phase(phase.clone());
-                let got = release.on(event.clone()).ok().map(|step| (step, release.phase.name()));
+                let got = release.on(event.clone()).ok().map(|step| (step, release.phase.stage()));
                 assert_eq!(&got, want, "{phase:?} on {event:?}");
                 if want.is_none() {
                     assert_eq!(&release.phase, phase, "an illegal event changes nothing");

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::Contender;
 use super::group::{Group, HeldBack, IdleReason, Role};
+use super::release::ReleaseStage;
 use regent_core::charter::Charter;
 use regent_core::ids::{Epoch, GroupKey, SiteName};
 use regent_core::message::{Refusal, Vote};
@@ -73,8 +74,8 @@ pub struct GroupStatus {
     pub certified: Option<Epoch>,
     /// What is left of it, in milliseconds.
     pub left_ms: Option<u64>,
-    /// The phase of a release.
-    pub release: Option<&'static str>,
+    /// Where a release stands that is under way.
+    pub release: Option<ReleaseStage>,
     /// The plan's version here.
     pub plan_version: u64,
     /// Each witness's last word.
@@ -119,7 +120,7 @@ impl Group {
             epoch: self.asked().or(self.release().map(|r| r.epoch)),
             certified: self.certified,
             left_ms,
-            release: self.release().map(|r| r.phase.name()),
+            release: self.release().map(|r| r.phase.stage()),
             plan_version: self.plan.version,
             witnesses: self.views.keys().map(|w| (w.clone(), self.word(now, w))).collect(),
         }

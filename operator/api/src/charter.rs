@@ -84,9 +84,11 @@ pub struct CharterStatus {
     pub digest: Option<String>,
     /// The sites, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
     pub sites: Vec<String>,
     /// The sites that vote.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
     pub witnesses: Vec<String>,
     /// How many they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -24,6 +24,13 @@ pub const PROTECTED: &str = "Protected";
 /// Condition: every standby holds what home runs, completely.
 pub const MIRRORED: &str = "Mirrored";
 
+/// The most objects that `status.unknownKinds` names, and that `spec.staysHome` accepts.
+pub const MAX_UNKNOWN_KINDS: usize = 64;
+/// The longest name of one of them, in bytes.
+pub const MAX_OBJECT: usize = 400;
+/// The most nodes that a group's status names.
+pub const MAX_NODES: usize = 256;
+
 /// How far protection has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Protection {
@@ -226,6 +233,12 @@ fn countries_rule() -> String {
     format!("self.all(c, c == 'UK' || c.matches('^[A-Z]{{2}}$') && '{COUNTRIES}'.contains(c))")
 }
 
+// The form that serde asks for.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(n: &i32) -> bool {
+    *n == 0
+}
+
 fn default_takeover_after() -> String {
     "5s".to_owned()
 }
@@ -344,6 +357,7 @@ pub struct FailoverGroupStatus {
     pub plan_version: Option<i64>,
     /// The standbys that have countersigned it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
     pub countersigned: Vec<String>,
     /// The digest of home's newest bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -354,20 +368,29 @@ pub struct FailoverGroupStatus {
     pub pods_without_gate: i32,
     /// Some of them, as NAMESPACE/NAME.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
     pub ungated: Vec<String>,
-    /// The nodes of this site on the group's list.
+    /// The nodes of this site on the group's list, the first 256 of them: the site's
+    /// ControlLease has all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
     pub nodes: Vec<String>,
     /// The standbys, by rank.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["site".into()]))]
     pub standbys: Vec<StandbyStatus>,
     /// Since when home has been empty, if standbys keep a revision of before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub empty_since: Option<Time>,
-    /// What belongs to the group and stays at home: `Kind NAMESPACE/NAME`.
+    /// What belongs to the group and stays at home, `Kind NAMESPACE/NAME`: first what is not
+    /// accepted in spec.staysHome.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 400)))]
     pub unknown_kinds: Vec<String>,
+    /// How many more of it there are than unknownKinds names.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub more_unknown_kinds: i32,
     /// What a person should know and is no failure by itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 512)))]

@@ -93,15 +93,18 @@ pub struct SiteStatus {
     pub control: Option<String>,
     /// What it is here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
     pub roles: Vec<SiteRole>,
     /// Where its operators answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
     pub addresses: Vec<String>,
     /// Whether its API server answers, as it says itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_ready: Option<bool>,
     /// How each other site sees it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["from".into()]))]
     pub observed_by: Vec<Sight>,
     /// Reachable.

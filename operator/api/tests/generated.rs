@@ -27,6 +27,39 @@ fn every_kind_is_found_by_the_category_and_says_what_it_is() {
     }
 }
 
+/// What a peer, a pod or a user can make longer grows no object without bound: the kinds of
+/// conditions are the operator's own, and a `ControlLease` must name every node (L12).
+#[test]
+fn every_list_of_a_status_has_a_bound() {
+    let free = [
+        "charters.status.conditions",
+        "controlleases.status.nodes",
+        "failovergroups.status.conditions",
+        "sites.status.conditions",
+        "takeovers.status.conditions",
+    ];
+    let mut found = Vec::new();
+    for crd in regent_api::crds() {
+        let text = serde_json::to_value(&crd.spec.versions[0].schema).unwrap();
+        let status = text["openAPIV3Schema"]["properties"]["status"].clone();
+        unbounded(&format!("{}.status", crd.spec.names.plural), &status, &mut found);
+    }
+    found.sort();
+    assert_eq!(found, free);
+}
+
+fn unbounded(path: &str, schema: &serde_json::Value, found: &mut Vec<String>) {
+    if schema["type"] == "array" && schema["maxItems"].is_null() {
+        found.push(path.to_owned());
+    }
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        unbounded(&format!("{path}.{name}"), property, found);
+    }
+    if schema["items"].is_object() {
+        unbounded(path, &schema["items"], found);
+    }
+}
+
 /// The API server warns of formats that it doesn't know, at every request.
 #[test]
 fn no_number_has_a_format_that_kubernetes_does_not_know() {

@@ -40,6 +40,17 @@ pub struct StandbyReport {
     pub differences: Vec<Difference>,
 }
 
+/// Notices within the bounds that a status has: the last of too many says how many are left out.
+pub fn bounded_notices<'a>(all: impl IntoIterator<Item = &'a String>) -> Vec<String> {
+    let mut notices: Vec<String> = all.into_iter().map(|n| shortened(n, MAX_TEXT).to_owned()).collect();
+    if notices.len() > MAX_NOTICES {
+        let more = notices.len() - (MAX_NOTICES - 1);
+        notices.truncate(MAX_NOTICES - 1);
+        notices.push(format!("and {more} more, which are not shown"));
+    }
+    notices
+}
+
 impl StandbyReport {
     /// A report that says why nothing, or not enough, is held ready.
     pub fn of(state: StandbyState, reason: &str, message: String) -> Self {
@@ -49,8 +60,7 @@ impl StandbyReport {
     /// The report within the bounds that other sites accept.
     pub fn bounded(mut self) -> Self {
         self.message = shortened(&self.message, MAX_MESSAGE).to_owned();
-        self.notices.truncate(MAX_NOTICES);
-        self.notices.iter_mut().for_each(|n| *n = shortened(n, MAX_TEXT).to_owned());
+        self.notices = bounded_notices(&self.notices);
         self.differences.truncate(MAX_DIFFERENCES);
         // A part of a value is none: nobody could carry it home.
         self.differences.retain(|d| d.path.len() <= MAX_VALUE);
@@ -76,5 +86,7 @@ mod tests {
         assert_eq!(bounded.differences[0], difference(None, None));
         assert_eq!(bounded.differences[1], difference(long(9), long(MAX_VALUE)));
         assert_eq!((bounded.notices.len(), bounded.notices[0].len()), (MAX_NOTICES, MAX_TEXT));
+        assert_eq!(bounded.notices[MAX_NOTICES - 1], "and 9 more, which are not shown");
+        assert_eq!(bounded_notices(&bounded.notices), bounded.notices, "read back, they say the same");
     }
 }

@@ -6,7 +6,7 @@ use kube::api::{Api, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use regent_api::charter::{ACCEPTED, IN_FORCE};
 use regent_api::condition::{self, Truth};
 use regent_api::{Charter as CharterObject, CharterSpec, CharterStatus, FIELD_MANAGER, duration};
-use regent_core::charter::{Charter, SignatureError, SignedCharter};
+use regent_core::charter::{Charter, MAX_SITES, MAX_WITNESSES, SignatureError, SignedCharter};
 use regent_core::sign::Envelope;
 
 use crate::context::Context;
@@ -91,8 +91,10 @@ fn status(verdict: &Verdict, digest: Option<String>, old: &CharterStatus, genera
         name: shown.map(|c| c.name.clone()),
         version: shown.and_then(|c| i64::try_from(c.version).ok()),
         digest,
-        sites: shown.map(|c| c.sites.iter().map(|s| s.name.to_string()).collect()).unwrap_or_default(),
-        witnesses: shown.map(|c| c.witnesses.iter().map(ToString::to_string).collect()).unwrap_or_default(),
+        sites: shown.map(|c| c.sites.iter().take(MAX_SITES).map(|s| s.name.to_string()).collect()).unwrap_or_default(),
+        witnesses: shown
+            .map(|c| c.witnesses.iter().take(MAX_WITNESSES).map(ToString::to_string).collect())
+            .unwrap_or_default(),
         witness_count: shown.and_then(|c| small(c.witness_count())),
         faulty_witnesses: shown.and_then(|c| i32::try_from(c.faulty_witnesses).ok()),
         quorum: shown.and_then(|c| small(c.quorum())),

@@ -91,6 +91,7 @@ impl Reconciler {
         if let Some(before) = &look.object.status {
             facts.revision = before.revision.clone();
             facts.unknown = before.unknown_kinds.clone();
+            facts.more_unknown = usize::try_from(before.more_unknown_kinds).unwrap_or_default();
             facts.notices = before.notices.clone();
         }
         let lease = self.lease(&look.key);
@@ -155,7 +156,7 @@ impl Reconciler {
             Ok(Some(captured)) => {
                 facts.revision = captured.served.map(|s| s.digest.to_string()).or(facts.revision.take());
                 facts.withheld = captured.withheld;
-                facts.unknown = captured.unknown;
+                (facts.unknown, facts.more_unknown) = (captured.unknown, 0);
                 facts.unmet = captured.unmet;
                 facts.notices = captured.notices;
                 Some(captured.run)

@@ -5,13 +5,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use regent_api::condition::{self, Truth};
-use regent_api::group::{LAWFUL, MIRRORED, PROTECTED, READY, StandbyState, StandbyStatus, VALID};
+use regent_api::group::{
+    LAWFUL, MAX_NODES, MAX_OBJECT, MAX_UNKNOWN_KINDS, MIRRORED, PROTECTED, READY, StandbyState, StandbyStatus, VALID,
+};
 use regent_api::{
     ControlLeaseStatus, FIELD_MANAGER, FailoverGroup, FailoverGroupSpec, FailoverGroupStatus, Protection,
 };
 use regent_core::plan::VerifiedPlan;
 use regent_kinds::object::shortened;
 use regent_kinds::release::Withheld;
+use regent_kinds::report::bounded_notices;
 
 use super::judge::Finding;
 use super::news;
@@ -20,9 +23,6 @@ use crate::objects::{ObjectError, bounded};
 
 /// Pods that are named when some have no gate; objects, in a message.
 const NAMED: usize = 20;
-/// Notices of a group, and the bytes of each.
-const MAX_NOTICES: usize = 32;
-const MAX_NOTICE: usize = 512;
 
 /// What is known of a group at this site.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +41,8 @@ pub struct Facts {
     pub revision: Option<String>,
     /// What belongs to the group and stays at home.
     pub unknown: Vec<String>,
+    /// How many more there are of it, whose names this replica hasn't seen.
+    pub more_unknown: usize,
     /// What pods need and standbys don't get.
     pub unmet: Vec<String>,
     /// What else a person should know.
@@ -65,14 +67,21 @@ fn withheld(facts: &Facts, since: Option<&Time>) -> Option<Say> {
     Some((Truth::False, reason, withheld.words(facts.revision.as_deref(), since.as_deref())))
 }
 
-/// What belongs to the group, stays at home, and is not accepted by name.
-fn unaccepted<'a>(facts: &'a Facts, accepted: &[String]) -> Vec<&'a str> {
-    facts.unknown.iter().filter(|o| !accepted.contains(o)).map(String::as_str).collect()
+/// What belongs to the group and stays at home, by the names that the schema has room for: first
+/// what is not accepted by name, and how much of that there is.
+fn stays_home<'a>(facts: &'a Facts, accepted: &[String]) -> (Vec<&'a str>, usize) {
+    let named = facts.unknown.iter().map(|o| shortened(o, MAX_OBJECT));
+    let (good, mut all): (Vec<&str>, Vec<&str>) = named.partition(|o| accepted.iter().any(|a| a == o));
+    let wanting = all.len();
+    all.extend(good);
+    (all, wanting)
 }
 
-fn listed<S: AsRef<str>>(items: &[S], separator: &str) -> String {
+/// The first of several, and how many more there are beside them and `unnamed`.
+fn listed<S: AsRef<str>>(items: &[S], unnamed: usize, separator: &str) -> String {
     let named: Vec<&str> = items.iter().take(NAMED).map(AsRef::as_ref).collect();
-    let more = if items.len() > NAMED { format!("{separator}and {} more", items.len() - NAMED) } else { String::new() };
+    let more = items.len() - named.len() + unnamed;
+    let more = if more > 0 { format!("{separator}and {more} more") } else { String::new() };
     format!("{}{more}", named.join(separator))
 }
 
@@ -82,13 +91,14 @@ fn wanting(facts: &Facts, accepted: &[String]) -> Option<Say> {
         return Some(say);
     }
     if !facts.unmet.is_empty() {
-        return Some((Truth::False, "NeedsMissing", listed(&facts.unmet, "; ")));
+        return Some((Truth::False, "NeedsMissing", listed(&facts.unmet, 0, "; ")));
     }
-    let stays = unaccepted(facts, accepted);
-    (!stays.is_empty()).then(|| {
+    let (stays, wanting) = stays_home(facts, accepted);
+    // More than can be named are more than can be accepted.
+    (wanting + facts.more_unknown > 0).then(|| {
         let message = format!(
             "belongs to the group and stays at home: {}; accept each by name in spec.staysHome, and see that the standbys have their own",
-            listed(&stays, ", ")
+            listed(&stays[..wanting], facts.more_unknown, ", ")
         );
         (Truth::False, "Incomplete", message)
     })
@@ -143,12 +153,6 @@ fn found(finding: Option<&Finding>, good: &'static str, message: &str) -> Say {
     }
 }
 
-/// What is said beside the conditions, bounded as the schema has it.
-fn notices(facts: &Facts) -> Vec<String> {
-    let all = facts.unmet.iter().chain(&facts.notices).take(MAX_NOTICES);
-    all.map(|n| shortened(n, MAX_NOTICE).to_owned()).collect()
-}
-
 /// The status that follows. Standbys' entries are their own: see `mirror::reports`.
 pub fn status(
     object: &FailoverGroup,
@@ -186,6 +190,8 @@ pub fn status(
     for (kind, (truth, reason, message)) in says {
         condition::set(&mut conditions, kind, truth, reason, &message, object.metadata.generation, now);
     }
+    let (stays, _) = stays_home(facts, &object.spec.stays_home);
+    let more_unknown = stays.len().saturating_sub(MAX_UNKNOWN_KINDS) + facts.more_unknown;
     let in_force = if planned && facts.protecting.is_none() { Protection::Protected } else { Protection::Observed };
     FailoverGroupStatus {
         observed_generation: object.metadata.generation,
@@ -197,11 +203,12 @@ pub fn status(
         revision: facts.revision.clone(),
         pods_without_gate: i32::try_from(facts.ungated.len()).unwrap_or(i32::MAX),
         ungated: facts.ungated.iter().take(NAMED).cloned().collect(),
-        nodes: lease.map(|l| l.nodes.iter().map(|n| n.name.clone()).collect()).unwrap_or_default(),
+        nodes: lease.map(|l| l.nodes.iter().take(MAX_NODES).map(|n| n.name.clone()).collect()).unwrap_or_default(),
         standbys: Vec::new(),
         empty_since,
-        unknown_kinds: facts.unknown.clone(),
-        notices: notices(facts),
+        unknown_kinds: stays.into_iter().take(MAX_UNKNOWN_KINDS).map(str::to_owned).collect(),
+        more_unknown_kinds: i32::try_from(more_unknown).unwrap_or(i32::MAX),
+        notices: bounded_notices(facts.unmet.iter().chain(&facts.notices)),
         conditions,
     }
 }
@@ -348,6 +355,26 @@ mod tests {
         let many = Facts { notices: vec!["é".repeat(600); 40], ..facts() };
         let made = status(&object(json!([])), &many, None, None, Timestamp::UNIX_EPOCH).notices;
         assert_eq!((made.len(), made[0].len()), (32, 512));
+        assert_eq!(made[31], "and 9 more, which are not shown");
+    }
+
+    #[test]
+    fn what_stays_at_home_is_named_as_far_as_there_is_room_and_counted_beyond() {
+        let mut home = object(json!([{ "site": "france", "state": "Armed", "revision": "r2" }]));
+        let unknown: Vec<String> = (0..70).map(|n| format!("Role case/desk-{n:02}")).collect();
+        home.spec.stays_home = unknown[..64].to_vec();
+        let seen = Facts { unknown, ..facts() };
+        let first = status(&home, &seen, None, None, Timestamp::UNIX_EPOCH);
+        assert_eq!((first.unknown_kinds.len(), first.more_unknown_kinds), (64, 6));
+        assert_eq!(first.unknown_kinds[0], "Role case/desk-64", "what is not accepted comes first");
+        let message = |status: &FailoverGroupStatus| condition::get(&status.conditions, READY).unwrap().message.clone();
+        assert!(message(&first).contains("desk-69") && !message(&first).contains("desk-63"), "{}", message(&first));
+
+        // Another replica has not looked itself, and says the same by what it reads.
+        let read = Facts { unknown: first.unknown_kinds.clone(), more_unknown: 6, ..facts() };
+        let again = status(&home, &read, None, None, Timestamp::UNIX_EPOCH);
+        assert_eq!((&again.unknown_kinds, again.more_unknown_kinds), (&first.unknown_kinds, 6));
+        assert_eq!(condition::get(&again.conditions, READY).unwrap().reason, "Incomplete");
     }
 
     #[test]

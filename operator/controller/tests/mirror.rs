@@ -168,6 +168,25 @@ async fn a_standby_holds_what_home_has_and_never_takes_what_is_not_regents() {
     assert_eq!(at_standby("secret/mine", ".metadata.name"), "mine");
 }
 
+/// A port that home's owner chose is the partner's already: which Service, and which port.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_port_that_is_taken_blocks_its_service_by_name() {
+    let clusters = Clusters::start(2).await;
+    for i in [0, 1] {
+        clusters.kubectl(i, &["create", "namespace", "shop"], "").unwrap();
+    }
+    clusters.kubectl(0, &["apply", "-f", "-"], SHOP).unwrap();
+    let (bundle, _) = carried(&clusters.client(0)).await;
+    let own = ["create", "service", "nodeport", "own", "--tcp=80:80", "--node-port=30080"];
+    clusters.kubectl(1, &own, "").unwrap();
+    let error = applier(&clusters, 1).apply(&copies(&bundle)).await.unwrap_err();
+    let said = error.to_string();
+    assert_eq!(error.reason(), "Refused", "{said}");
+    for words in ["Service shop/shop is refused here", "30080", "already allocated"] {
+        assert!(said.contains(words), "{said}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_that_is_not_prepared_says_what_its_owner_has_to_apply() {
     let clusters = Clusters::start(1).await;

@@ -54,10 +54,11 @@ impl Drop for Process {
 /// The API servers of some sites.
 pub struct Clusters {
     // Dropped in this order: an API server hangs if its etcd goes first.
-    _servers: Vec<Process>,
+    servers: Vec<Process>,
     _etcd: Process,
+    etcd: SocketAddr,
     ports: Vec<u16>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 fn tool(name: &str) -> PathBuf {
@@ -93,30 +94,43 @@ impl Clusters {
         std::fs::write(path("sa.pub"), key.public_key_pem()).unwrap();
         std::fs::write(path("tokens.csv"), format!("{TOKEN},admin,admin,system:masters\n")).unwrap();
         let ports: Vec<u16> = (0..n).map(|_| free_address().port()).collect();
-        let servers = ports.iter().enumerate().map(|(i, port)| {
-            spawn(
-                Command::new(tool("kube-apiserver")).args([
-                    format!("--etcd-servers=http://{client}"),
-                    format!("--etcd-prefix=/site-{i}"),
-                    "--bind-address=127.0.0.1".into(),
-                    format!("--secure-port={port}"),
-                    format!("--cert-dir={}", path(&format!("certs-{i}")).display()),
-                    "--service-account-issuer=https://test".into(),
-                    format!("--service-account-key-file={}", path("sa.pub").display()),
-                    format!("--service-account-signing-key-file={}", path("sa.key").display()),
-                    format!("--token-auth-file={}", path("tokens.csv").display()),
-                    "--authorization-mode=RBAC".into(),
-                    "--service-cluster-ip-range=10.250.0.0/24".into(),
-                ]),
-                path(&format!("apiserver-{i}.log")),
-            )
-        });
-        let _servers = servers.collect();
-        let clusters = Self { _servers, _etcd: etcd, ports, _dir: dir };
+        let mut clusters = Self { servers: Vec::new(), _etcd: etcd, etcd: client, ports, dir };
+        for i in 0..n {
+            clusters.servers.push(clusters.serve(i));
+        }
         for i in 0..n {
             clusters.prepare(i).await;
         }
         clusters
+    }
+
+    /// Starts the API server of one of them.
+    fn serve(&self, i: usize) -> Process {
+        let path = |name: &str| self.dir.path().join(name);
+        let log = path(&format!("apiserver-{i}.log"));
+        spawn(
+            Command::new(tool("kube-apiserver")).args([
+                format!("--etcd-servers=http://{}", self.etcd),
+                format!("--etcd-prefix=/site-{i}"),
+                "--bind-address=127.0.0.1".into(),
+                format!("--secure-port={}", self.ports[i]),
+                format!("--cert-dir={}", path(&format!("certs-{i}")).display()),
+                "--service-account-issuer=https://test".into(),
+                format!("--service-account-key-file={}", path("sa.pub").display()),
+                format!("--service-account-signing-key-file={}", path("sa.key").display()),
+                format!("--token-auth-file={}", path("tokens.csv").display()),
+                "--authorization-mode=RBAC".into(),
+                "--service-cluster-ip-range=10.250.0.0/24".into(),
+            ]),
+            log,
+        )
+    }
+
+    /// Kills the API server of one of them and starts it again, without waiting until it answers.
+    pub fn restart(&mut self, i: usize) {
+        let _ = self.servers[i].0.kill();
+        let _ = self.servers[i].0.wait();
+        self.servers[i] = self.serve(i);
     }
 
     /// A client of one of them.
@@ -143,7 +157,7 @@ impl Clusters {
         let server = format!("--server=https://127.0.0.1:{}", self.ports[i]);
         let mut child = Command::new(tool("kubectl"))
             .args([server.as_str(), "--insecure-skip-tls-verify", "--token", TOKEN, "--kubeconfig=/dev/null"])
-            .args(["--cache-dir", &self._dir.path().join("kubectl-cache").display().to_string()])
+            .args(["--cache-dir", &self.dir.path().join("kubectl-cache").display().to_string()])
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -1,6 +1,7 @@
 //! Every scenario on one rig of real sites; see the crate's documentation.
 
 mod case;
+mod force;
 mod release;
 mod standbys;
 
@@ -55,13 +56,14 @@ fn main() {
 
 fn trials(stage: &Arc<Mutex<Option<Stage>>>) -> Vec<Trial> {
     // In this order: what destroys more comes later.
-    let tests: [(&str, Test); 20] = [
+    let tests: [(&str, Test); 21] = [
         ("the_chart_lints_and_an_api_server_accepts_all_of_it", chart),
         ("wrong_input_is_refused_with_object_field_and_remedy", wrong_input),
         ("groups_become_protected_and_armed_and_a_taken_name_is_said", protect),
         ("a_guard_without_its_journal_sends_what_runs_back_to_the_gates", journal_lost),
         ("a_killed_operator_replica_pauses_nothing", operator_killed),
         ("a_planned_move_and_back_wait_for_no_lease", planned),
+        ("a_pod_that_is_deleted_by_force_and_lives_on_is_waited_for_by_a_move", deleted_by_force),
         ("a_short_cut_is_a_pause_and_nothing_else", blip),
         ("a_holder_that_reaches_a_minority_of_witnesses_is_replaced", minority),
         ("what_is_legal_at_home_is_held_as_it_runs_there_and_what_stays_is_said", case::held),
@@ -238,6 +240,10 @@ fn planned(stage: &Stage) -> Result<()> {
     let (report, _) = play(&stage.federation, &shop, Scenario::Failback, &dir, Screen::silent())?;
     pass(&report, &dir)?;
     stage.settled(&shop)
+}
+
+fn deleted_by_force(stage: &Stage) -> Result<()> {
+    force::deleted(stage, &main_group())
 }
 
 fn blip(stage: &Stage) -> Result<()> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use regent_demo::federation::{run, wait_for};
-use regent_demo::group::Group;
+use regent_demo::group::{Group, Workload};
 use regent_demo::tail::event_logs;
 use regent_evidence::Kind;
 use regent_evidence::merge::events_of_logs;
@@ -35,7 +35,7 @@ const WAYS: [Way; 6] = [
     Way { name: "quota", says: &["exceeded quota", "pods=1"] },
     Way { name: "class", says: &["no PriorityClass with name home-payments was found"] },
     Way { name: "security", says: &["violates PodSecurity", "restricted"] },
-    Way { name: "image", says: &["registry.rig/absent/shop", "container shop", "not found"] },
+    Way { name: "image", says: &["registry.rig/absent/schema", "container schema", "not found"] },
     Way { name: "secret", says: &["Secret secret/shop exists already and is not Regent's"] },
     Way { name: "nons", says: &["namespace nons is missing or closed to Regent"] },
 ];
@@ -50,7 +50,9 @@ const ELSEWHERE: &str = r#"{"spec":{"registries":[{"from":"registry.rig/only","t
 fn of(name: &str) -> Group {
     let place = names().position(|n| n == name).and_then(|n| u16::try_from(n).ok()).unwrap_or_default();
     let standbys: &[&str] = if name == "measure" { &[NEXT, "france"] } else { &["france", NEXT] };
-    Group { replicas: 1, home: HOME.into(), ..group(name, standbys, 8100 + place) }
+    // A set has no condition that would say why its pods are refused.
+    let workload = if name == "class" { Workload::StatefulSet } else { Workload::Deployment };
+    Group { replicas: 1, home: HOME.into(), workload, ..group(name, standbys, 8100 + place) }
 }
 
 fn names() -> impl Iterator<Item = &'static str> {
@@ -71,7 +73,13 @@ fn manifest(stage: &Stage, group: &Group) -> String {
         "security" => text
             .replace("enforce: restricted", "enforce: baseline")
             .replace("          capabilities: {drop: [ALL]}\n", ""),
-        "image" => text.replace("registry.rig/shop:dev", "registry.rig/only/shop:dev"),
+        // Not the image that the pod begins with: one that is needed only behind the gate.
+        "image" => text.replace(
+            "      containers:\n",
+            "      initContainers:\n      - name: schema\n        image: registry.rig/only/schema:dev\n        \
+             command: [/regent-gate, try]\n        securityContext: {allowPrivilegeEscalation: false, \
+             capabilities: {drop: [ALL]}}\n      containers:\n",
+        ),
         _ => text,
     }
 }
@@ -79,8 +87,8 @@ fn manifest(stage: &Stage, group: &Group) -> String {
 /// Makes everything, and hears what each standby says of it.
 pub fn say(stage: &Stage) -> Result<()> {
     let federation = &stage.federation;
-    let shop = ImageFile { source: federation.program("shop"), target: "/shop".into() };
-    federation.rig.image("only/shop", &[shop], &["/shop".into()])?;
+    let schema = ImageFile { source: federation.program("regent-gate"), target: "/regent-gate".into() };
+    federation.rig.image("only/schema", &[schema], &["/regent-gate".into()])?;
     federation.kubectl("france", &["patch", "site", "france", "--type=merge", "-p", ELSEWHERE], None)?;
     for site in [HOME, NEXT] {
         federation.kubectl(site, &["apply", "-f", "-"], Some(CLASS))?;

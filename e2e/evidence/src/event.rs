@@ -49,7 +49,7 @@ pub enum Kind {
     Thawed,
     /// A node killed a group's pods by cgroup.
     Killed,
-    /// A witness saw the holder's lapse become true (LEASE.md L5); `site` is the witness's.
+    /// A witness saw the holder's lapse become true (L5); `site` is the witness's.
     Lapsed,
     /// A witness saw the holder proven again before anybody took over; `site` is the witness's.
     Proven,

@@ -1,4 +1,4 @@
-//! The control lease's messages (LEASE.md, "Messages") and what makes a certificate.
+//! The control lease's messages (docs/protocol.md, "Messages") and what makes a certificate.
 
 use std::collections::BTreeMap;
 

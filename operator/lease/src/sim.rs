@@ -3,7 +3,7 @@
 //!
 //! Every step is checked: no two sites execute the group at once (I1), no certificate is of
 //! a lower epoch than another site's before it (I2). After the last fault there must be a
-//! lasting holder within 41 P (LEASE.md, "What follows").
+//! lasting holder within 41 P (docs/protocol.md, "What follows").
 //!
 //! `REGENT_SIM_SCHEDULES` sets how many schedules are run, `REGENT_SIM_SEED` the first
 //! seed, `REGENT_SIM_TRACE=1` prints what happens.

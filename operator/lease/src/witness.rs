@@ -1,5 +1,5 @@
 //! One vote: what a witness promises, to whom, and when it may give a group to another
-//! site (LEASE.md, L2 to L9, L12 and L14).
+//! site (docs/protocol.md, L2 to L9, L12 and L14).
 //!
 //! The witness is a state machine without I/O. Its shell reads clocks and messages,
 //! feeds them in, and carries out what comes back, in this order:

@@ -1,4 +1,4 @@
-//! Rules of LEASE.md at one witness, each in both directions.
+//! Rules of docs/protocol.md at one witness, each in both directions.
 
 mod bad_input;
 mod claims;

@@ -3,6 +3,7 @@
 // Helper functions of tests may panic as tests do.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -113,28 +114,126 @@ fn unsafe_code_is_in_one_module_of_the_guard_at_most() {
     none(found, "only operator/guard/src/sys.rs speaks to the kernel by itself");
 }
 
+/// The pages that are the law: what the code cites by number is a heading there.
+const LAW: [&str; 2] = ["docs/protocol.md", "docs/invariants.md"];
+
+fn page(path: &str) -> String {
+    fs::read_to_string(workspace().join(path)).unwrap()
+}
+
+/// Whether a test of this name is in the sources: a function, or a trial that is told by its name.
+fn exists(sources: &str, test: &str) -> bool {
+    sources.contains(&format!("fn {test}(")) || sources.contains(&format!("(\"{test}\","))
+}
+
+fn sources() -> String {
+    files(".rs").into_iter().map(|(_, text)| text).collect()
+}
+
+/// The tests that a text names in backticks.
+fn named(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2).filter(|word| word.contains('_') && !word.contains(['.', ' ', '/']))
+}
+
+/// A number of the law: `L4.6`, `I12`; of a test's name, `l4_5_a_site_climbs`, its beginning.
+fn number(word: &str) -> Option<String> {
+    let (upper, of_test) = (word.starts_with(['L', 'I']), word.starts_with(['l', 'i']) && word.contains('_'));
+    if !upper && !of_test {
+        return None;
+    }
+    let mut parts = word.get(1..)?.split(if upper { '.' } else { '_' });
+    let digits = |part: &&str| (1..=2).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
+    let rule = parts.next().filter(digits)?;
+    let letter = word.get(..1)?.to_uppercase();
+    match (parts.next().filter(|p| !p.is_empty()), upper) {
+        (Some(sub), _) if digits(&sub) => Some(format!("{letter}{rule}.{sub}")),
+        (None, _) | (_, false) => Some(format!("{letter}{rule}")),
+        (Some(_), true) => None,
+    }
+}
+
+#[test]
+fn every_number_of_the_law_that_is_cited_can_be_opened() {
+    let pages = LAW.map(page).concat();
+    let headings: BTreeSet<&str> =
+        pages.lines().filter_map(|l| l.strip_prefix("### ")?.split_whitespace().next()).collect();
+    let (mut found, mut cited) = (Vec::new(), 0);
+    for (path, text) in [".rs", ".md", ".yaml", ".toml", ".proto"].iter().flat_map(|ending| files(ending)) {
+        for (line, text) in text.lines().enumerate() {
+            let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '.' && c != '_');
+            for word in words.filter_map(|w| number(w.trim_matches('.'))) {
+                cited += 1;
+                if !headings.contains(word.as_str()) {
+                    found.push(format!("{}:{}: {word}", path.display(), line + 1));
+                }
+            }
+        }
+    }
+    assert!(cited > 200, "only {cited} citations were found: this test looks for the wrong thing");
+    none(found, "no heading of docs/protocol.md or docs/invariants.md has this number");
+}
+
+#[test]
+fn every_rule_of_the_law_says_why_and_names_tests_that_exist_or_that_it_is_not_built() {
+    let sources = sources();
+    let mut found = Vec::new();
+    for path in LAW {
+        let page = page(path);
+        let sections: Vec<&str> = page.split("\n### ").skip(1).map(|s| s.split("\n## ").next().unwrap()).collect();
+        assert!(sections.len() >= 12, "{path} has {} rules only", sections.len());
+        for section in sections {
+            let name = section.split_whitespace().next().unwrap();
+            let held = section.split_once("*Held by:*").map(|(_, tests)| named(tests).count()).unwrap_or_default();
+            if held == 0 && !section.contains("*Not built.*") {
+                found.push(format!("{path}, {name}: names no test"));
+            }
+            if !section.contains("*Why:*") {
+                found.push(format!("{path}, {name}: gives no reason"));
+            }
+        }
+        let held = page.split("*Held by:*").skip(1).map(|s| s.split("\n\n").next().unwrap());
+        found.extend(held.flat_map(named).filter(|t| !exists(&sources, t)).map(|t| format!("{path}: no test {t}")));
+    }
+    none(found, "a rule without reason or test is an opinion");
+}
+
+#[test]
+fn every_page_that_is_named_exists() {
+    let root = workspace();
+    let mut found = Vec::new();
+    for (path, text) in [".rs", ".md", ".yaml", ".toml", ".proto"].iter().flat_map(|ending| files(ending)) {
+        let folder = path.parent().unwrap().to_owned();
+        for (line, text) in text.lines().enumerate() {
+            let words = text.split(|c: char| !c.is_ascii_alphanumeric() && !"./_-".contains(c));
+            for word in words
+                .map(|w| w.trim_end_matches('.'))
+                .filter(|w| w.ends_with(".md") && w.len() > 3 && !w.starts_with("//"))
+            {
+                if ![root.join(word), root.join(&folder).join(word)].iter().any(|p| p.exists()) {
+                    found.push(format!("{}:{}: {word}", path.display(), line + 1));
+                }
+            }
+        }
+    }
+    none(found, "name pages from the root of the tree, or from the folder of who names them");
+}
+
 #[test]
 fn every_row_of_the_table_of_kinds_names_a_test_that_exists() {
-    let page = fs::read_to_string(workspace().join("docs/kinds.md")).unwrap();
-    let sources: String = files(".rs").into_iter().map(|(_, text)| text).collect();
+    let (page, sources) = (page("docs/kinds.md"), sources());
     let rows = page.lines().filter_map(|l| l.strip_suffix("` |")?.rsplit_once('`').map(|(_, test)| test));
-    let missing: Vec<String> =
-        rows.filter(|test| !sources.contains(&format!("fn {test}("))).map(str::to_owned).collect();
+    let missing: Vec<String> = rows.filter(|test| !exists(&sources, test)).map(str::to_owned).collect();
     none(missing, "rename these rows of operator/kinds/src/kind.rs as their tests");
 }
 
 #[test]
 fn every_invariant_of_the_map_names_tests_that_exist() {
-    let map = fs::read_to_string(workspace().join("ARCHITECTURE.md")).unwrap();
-    let sources: String = files(".rs").into_iter().map(|(_, text)| text).collect();
-    let mut count = 0;
-    for line in map.lines().filter(|l| l.starts_with("**Invariant:**") || l.starts_with("- **Invariant:**")) {
-        let tests: Vec<&str> = line.split('`').skip(1).step_by(2).filter(|t| t.contains('_')).collect();
-        assert!(!tests.is_empty(), "no test is named by: {line}");
-        for test in tests {
-            assert!(sources.contains(test), "{test} does not exist; named by: {line}");
-        }
-        count += 1;
+    let (map, sources) = (page("ARCHITECTURE.md"), sources());
+    let lines: Vec<&str> = map.lines().filter(|l| l.starts_with("- **Invariant:**")).collect();
+    assert!(!lines.is_empty(), "ARCHITECTURE.md states no invariant");
+    for line in lines {
+        assert!(named(line).count() > 0, "no test is named by: {line}");
+        let missing: Vec<String> = named(line).filter(|t| !exists(&sources, t)).map(str::to_owned).collect();
+        none(missing, line);
     }
-    assert!(count > 0, "ARCHITECTURE.md states no invariant");
 }

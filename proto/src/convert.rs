@@ -1,5 +1,9 @@
 //! Between generated types and domain types.
 
+use std::time::Duration;
+
+use regent_core::ids::GroupKey;
+use regent_core::instruction::Instruction;
 use regent_core::merkle::Path;
 use regent_core::message::{Entry, NodeCertificate, Proof, Round, Submission};
 use regent_core::plan::Protection;
@@ -194,6 +198,36 @@ impl TryFrom<v1::NodeCertificate> for NodeCertificate {
     }
 }
 
+impl From<(&GroupKey, Instruction)> for v1::Instruction {
+    fn from((group, instruction): (&GroupKey, Instruction)) -> Self {
+        use v1::instruction::What;
+        let what = match instruction {
+            Instruction::Listed => What::Listed(v1::Listed {}),
+            Instruction::Protect => What::Protect(v1::Protect {}),
+            Instruction::Retire(epoch) => What::Retire(v1::Retire { epoch: epoch.to_string() }),
+            Instruction::Configure(limit) => {
+                What::Configure(v1::Configure { thaw_limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX) })
+            }
+        };
+        Self { group: group.to_string(), what: Some(what) }
+    }
+}
+
+impl TryFrom<v1::Instruction> for (GroupKey, Instruction) {
+    type Error = ConvertError;
+    fn try_from(i: v1::Instruction) -> Result<Self, ConvertError> {
+        use v1::instruction::What;
+        let group = i.group.parse().map_err(|why| invalid("Instruction", "group", why))?;
+        let instruction = match i.what.ok_or_else(|| missing("Instruction", "what"))? {
+            What::Listed(_) => Instruction::Listed,
+            What::Protect(_) => Instruction::Protect,
+            What::Retire(r) => Instruction::Retire(r.epoch.parse().map_err(|why| invalid("Retire", "epoch", why))?),
+            What::Configure(c) => Instruction::Configure(Duration::from_millis(c.thaw_limit_ms)),
+        };
+        Ok((group, instruction))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,6 +251,21 @@ mod tests {
             assert_eq!(wire.proof.as_ref().unwrap().entries.is_empty(), same);
             assert_eq!(Submission::try_from(wire).unwrap(), submission(same));
         }
+    }
+
+    #[test]
+    fn an_instruction_survives_the_wire() {
+        let group: GroupKey = "ireland/shop".parse().unwrap();
+        let retire = Instruction::Retire("3.1".parse().unwrap());
+        for instruction in
+            [Instruction::Listed, Instruction::Protect, retire, Instruction::Configure(Duration::from_millis(1500))]
+        {
+            let wire = v1::Instruction::from((&group, instruction));
+            assert_eq!(<(GroupKey, Instruction)>::try_from(wire), Ok((group.clone(), instruction)));
+        }
+        let nothing = v1::Instruction { group: group.to_string(), what: None };
+        let error = <(GroupKey, Instruction)>::try_from(nothing).unwrap_err().to_string();
+        assert_eq!(error, "message Instruction lacks field what");
     }
 
     #[test]

@@ -70,11 +70,10 @@ impl Guard {
     /// has no time-out. An error means that the guard can't be asked; what it refuses is
     /// a confirmation with its reason.
     pub async fn instruct(&self, instruction: v1::Instruction) -> Result<v1::Confirmation, Status> {
-        let asked = confirmation_of(&instruction);
-        match self.client.clone().instruct(instruction).await {
+        match self.client.clone().instruct(instruction.clone()).await {
             Ok(confirmation) => Ok(confirmation.into_inner()),
             Err(status) if status.code() == Code::InvalidArgument => {
-                Ok(v1::Confirmation { error: status.message().to_owned(), ..asked })
+                Ok(v1::Confirmation { instruction: Some(instruction), error: status.message().to_owned() })
             }
             Err(status) => Err(status),
         }
@@ -122,31 +121,19 @@ fn differ_in_leases_alone(old: &v1::GuardState, new: &v1::GuardState) -> bool {
     old.journal_id == new.journal_id && old.pods.len() == new.pods.len() && old.pods.iter().zip(&new.pods).all(same)
 }
 
-/// What a confirmation of this instruction repeats.
-fn confirmation_of(instruction: &v1::Instruction) -> v1::Confirmation {
-    use v1::instruction::What;
-    let (word, epoch) = match &instruction.what {
-        Some(What::Listed(_)) => ("Listed", String::new()),
-        Some(What::Protect(_)) => ("Protect", String::new()),
-        Some(What::Retire(retire)) => ("Retire", retire.epoch.clone()),
-        Some(What::Configure(_)) => ("Configure", String::new()),
-        None => ("", String::new()),
-    };
-    v1::Confirmation { group: instruction.group.clone(), instruction: word.to_owned(), epoch, error: String::new() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_pods_state_is_news_and_the_rest_of_its_lease_is_not() {
-        let state = |state: &str, lease_left_ms| v1::GuardState {
+        let state = |state: v1::PodState, lease_left_ms| v1::GuardState {
             journal_id: "b".into(),
             pods: vec![v1::GatePod { uid: "u".into(), state: state.into(), lease_left_ms, ..Default::default() }],
         };
-        assert!(differ_in_leases_alone(&state("Running", 1), &state("Running", 2)));
-        assert!(!differ_in_leases_alone(&state("Running", 1), &state("Frozen", 1)));
-        assert!(!differ_in_leases_alone(&v1::GuardState::default(), &state("Running", 1)));
+        let (running, frozen) = (v1::PodState::Running, v1::PodState::Frozen);
+        assert!(differ_in_leases_alone(&state(running, 1), &state(running, 2)));
+        assert!(!differ_in_leases_alone(&state(running, 1), &state(frozen, 1)));
+        assert!(!differ_in_leases_alone(&v1::GuardState::default(), &state(running, 1)));
     }
 }

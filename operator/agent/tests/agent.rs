@@ -13,9 +13,10 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use regent_agent::config::Config;
-use regent_controller::hub::{self, Authenticate, HubHandle, Instruction, NodeGroups, NonceSet};
+use regent_controller::hub::{self, Authenticate, HubHandle, NodeGroups, NonceSet};
 use regent_core::charter::{Charter, SiteEntry};
 use regent_core::ids::{Epoch, GroupKey, NodeName, SiteName};
+use regent_core::instruction::Instruction;
 use regent_core::message::{Ask, Entry, Grant, NodeCertificate, Request, Round, Tag, entry_tree};
 use regent_core::plan::Protection;
 use regent_core::sign::{Digest, Envelope, PublicKey};
@@ -166,22 +167,11 @@ impl Guard for TestGuard {
     }
 
     async fn instruct(&self, told: tonic::Request<v1::Instruction>) -> Result<Response<v1::Confirmation>, Status> {
-        use v1::instruction::What;
         let told = told.into_inner();
-        let group: GroupKey = told.group.parse().map_err(|e| Status::invalid_argument(format!("group: {e}")))?;
-        let (mut core, now) = (self.core.lock().unwrap(), clock::now());
-        let (word, epoch, done) = match told.what {
-            Some(What::Listed(_)) => ("Listed", String::new(), Ok(core.on_listed(now, &group))),
-            Some(What::Protect(_)) => ("Protect", String::new(), core.on_protect(now, &group)),
-            Some(What::Retire(r)) => ("Retire", r.epoch.clone(), Ok(core.on_retire(now, &group, epoch(&r.epoch)))),
-            Some(What::Configure(c)) => {
-                let limit = Duration::from_millis(c.thaw_limit_ms);
-                ("Configure", String::new(), Ok(core.on_configure(now, &group, limit)))
-            }
-            None => return Err(Status::invalid_argument("say what")),
-        };
+        let (group, instruction) = told.clone().try_into()?;
+        let done = self.core.lock().unwrap().on_instruction(clock::now(), &group, instruction);
         let error = done.err().map(|e| e.to_string()).unwrap_or_default();
-        Ok(Response::new(v1::Confirmation { group: told.group, instruction: word.into(), epoch, error }))
+        Ok(Response::new(v1::Confirmation { instruction: Some(told), error }))
     }
 
     type WatchStream = std::pin::Pin<Box<dyn Stream<Item = Result<v1::GuardState, Status>> + Send>>;

@@ -7,6 +7,7 @@
 //! * [`ids`], [`time`], [`sign`], [`merkle`]: the vocabulary.
 //! * [`charter`], [`plan`]: what the parties agreed, and what home wants for a group.
 //! * [`message`]: requests, grants and certificates of the control lease.
+//! * [`instruction`]: what a hub has a guard do.
 //! * [`event`]: what every process reports of what it did, for evidence.
 
 pub mod charter;
@@ -14,6 +15,7 @@ pub mod event;
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
 pub mod ids;
+pub mod instruction;
 pub mod merkle;
 pub mod message;
 pub mod plan;

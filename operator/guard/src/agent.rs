@@ -1,22 +1,19 @@
 //! What the agent beside the guard asks, over their pod's own socket.
 //!
 //! The agent talks to the network, so nothing that it says is believed: certificates are
-//! verified here, and its orders can only stop things or demand more proof.
+//! verified here, and its instructions can only stop things or demand more proof.
 
 use std::pin::Pin;
-use std::time::Duration;
 
-use regent_core::ids::{Epoch, GroupKey};
 use regent_core::message::NodeCertificate;
 use regent_proto::v1;
 use regent_proto::v1::guard_server::Guard;
-use regent_proto::v1::instruction::What;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
-use crate::input::{Input, Order};
+use crate::input::Input;
 
 /// Answers the agent.
 #[derive(Debug)]
@@ -29,20 +26,6 @@ pub struct Agent {
 
 fn stopping<E>(_: E) -> Status {
     Status::unavailable("the guard is stopping; ask again")
-}
-
-fn order_of(what: Option<&What>) -> Result<(&'static str, Order), Status> {
-    match what {
-        Some(What::Listed(_)) => Ok(("Listed", Order::Listed)),
-        Some(What::Protect(_)) => Ok(("Protect", Order::Protect)),
-        Some(What::Retire(retire)) => {
-            let epoch: Epoch =
-                retire.epoch.parse().map_err(|e| Status::invalid_argument(format!("Retire.epoch: {e}")))?;
-            Ok(("Retire", Order::Retire(epoch)))
-        }
-        Some(What::Configure(c)) => Ok(("Configure", Order::Configure(Duration::from_millis(c.thaw_limit_ms)))),
-        None => Err(Status::invalid_argument("Instruction.what: say Listed, Protect, Retire or Configure")),
-    }
 }
 
 #[tonic::async_trait]
@@ -64,16 +47,12 @@ impl Guard for Agent {
     }
 
     async fn instruct(&self, request: Request<v1::Instruction>) -> Result<Response<v1::Confirmation>, Status> {
-        let instruction = request.into_inner();
-        let group: GroupKey =
-            instruction.group.parse().map_err(|e| Status::invalid_argument(format!("Instruction.group: {e}")))?;
-        let (word, order) = order_of(instruction.what.as_ref())?;
-        let epoch = if let Order::Retire(epoch) = order { epoch.to_string() } else { String::new() };
+        let told = request.into_inner();
+        let (group, instruction) = told.clone().try_into()?;
         let (reply, done) = oneshot::channel();
-        self.inputs.send(Input::Instruct { group, order, reply }).await.map_err(stopping)?;
+        self.inputs.send(Input::Instruct { group, instruction, reply }).await.map_err(stopping)?;
         let error = done.await.map_err(stopping)?.err().map(|e| e.to_string()).unwrap_or_default();
-        let (group, instruction) = (instruction.group, word.to_owned());
-        Ok(Response::new(v1::Confirmation { group, instruction, epoch, error }))
+        Ok(Response::new(v1::Confirmation { instruction: Some(told), error }))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::GuardState, Status>> + Send>>;

@@ -1,28 +1,15 @@
 //! What can happen to a guard.
 
 use std::os::unix::net::UnixListener;
-use std::time::Duration;
 
-use regent_core::ids::{Epoch, GroupKey};
+use regent_core::ids::GroupKey;
+use regent_core::instruction::Instruction;
 use regent_core::message::NodeCertificate;
 use regent_lease::guard::{GuardError, Nonce, PodUid};
 use tokio::sync::oneshot;
 
 use crate::gates::Asker;
 use crate::volume::Published;
-
-/// What the hub wants of a group, carried by the agent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// The node is on the group's list.
-    Listed,
-    /// The fence is in force from now on.
-    Protect,
-    /// Stop for good what runs at or below this epoch.
-    Retire(Epoch),
-    /// The group's `thawLimit`.
-    Configure(Duration),
-}
 
 /// Everything that can happen to a guard but time.
 #[derive(Debug)]
@@ -70,12 +57,12 @@ pub enum Input {
         /// For which groups it counts, and why not for others.
         reply: oneshot::Sender<(Vec<GroupKey>, Vec<String>)>,
     },
-    /// The agent brings an order of the hub's.
+    /// The agent brings an instruction of the hub's.
     Instruct {
         /// For which group.
         group: GroupKey,
         /// What to do.
-        order: Order,
+        instruction: Instruction,
         /// Answered when it is done and journaled.
         reply: oneshot::Sender<Result<(), GuardError>>,
     },

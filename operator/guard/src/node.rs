@@ -6,8 +6,9 @@ use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use regent_core::ids::{Epoch, GroupKey};
+use regent_core::instruction::Instruction;
 use regent_core::time::Moment;
-use regent_lease::guard::{Certification, Confirmation, Effect, Guard, GuardError, Nonce, Pod, PodState, PodUid};
+use regent_lease::guard::{Certification, Effect, Guard, GuardError, Nonce, Pod, PodState, PodUid};
 use regent_proto::v1;
 use tokio::sync::{oneshot, watch};
 
@@ -15,7 +16,7 @@ use crate::clock::now;
 use crate::disk::{Disk, Done};
 use crate::fence::{Fence, Report};
 use crate::gates::{Asker, Gates};
-use crate::input::{Input, Order, PublishError};
+use crate::input::{Input, PublishError};
 use crate::journal::Volume;
 use crate::output::Output;
 use crate::steps::{Next, Step, Steps};
@@ -35,7 +36,7 @@ pub struct Node {
     epochs: BTreeMap<PodUid, Epoch>,
     output: Output,
     steps: Steps,
-    waiting: Vec<(Confirmation, oneshot::Sender<Result<(), GuardError>>)>,
+    waiting: Vec<(GroupKey, Instruction, oneshot::Sender<Result<(), GuardError>>)>,
     states: watch::Sender<v1::GuardState>,
     changed: bool,
     next_search: Moment,
@@ -203,7 +204,7 @@ impl Node {
             Effect::Journal { .. } | Effect::WriteEpoch(..) | Effect::Freeze(_) | Effect::Kill(_) => {}
             Effect::OpenGate(uid) => self.open(&uid),
             Effect::Thaw(uid) => self.thaw(&uid),
-            Effect::Confirm(done) => self.confirm(&done),
+            Effect::Confirm(group, done) => self.confirm(&group, done),
             Effect::Event(event) => self.output.event(&event),
         }
     }
@@ -235,13 +236,13 @@ impl Node {
         }
     }
 
-    fn confirm(&mut self, done: &Confirmation) {
+    fn confirm(&mut self, of: &GroupKey, done: Instruction) {
         let waiting = std::mem::take(&mut self.waiting);
-        for (wanted, reply) in waiting {
-            if covers(done, &wanted) {
+        for (group, wanted, reply) in waiting {
+            if &group == of && done.covers(wanted) {
                 let _ = reply.send(Ok(()));
             } else if !reply.is_closed() {
-                self.waiting.push((wanted, reply));
+                self.waiting.push((group, wanted, reply));
             }
         }
     }
@@ -265,7 +266,7 @@ impl Node {
                 self.add(effects);
                 let _ = reply.send((accepted, rejected.iter().map(ToString::to_string).collect()));
             }
-            Input::Instruct { group, order, reply } => self.on_order(group, order, reply),
+            Input::Instruct { group, instruction, reply } => self.on_instruction(group, instruction, reply),
             Input::Watch => self.changed = true,
         }
     }
@@ -348,21 +349,15 @@ impl Node {
         self.add_or_log(outcome);
     }
 
-    fn on_order(&mut self, group: GroupKey, order: Order, reply: oneshot::Sender<Result<(), GuardError>>) {
-        let at = now();
-        let (wanted, outcome) = match order {
-            Order::Listed => (Confirmation::Listed(group.clone()), Ok(self.guard.on_listed(at, &group))),
-            Order::Protect => (Confirmation::Protected(group.clone()), self.guard.on_protect(at, &group)),
-            Order::Retire(epoch) => {
-                (Confirmation::Retired(group.clone(), epoch), Ok(self.guard.on_retire(at, &group, epoch)))
-            }
-            Order::Configure(limit) => {
-                (Confirmation::Configured(group.clone()), Ok(self.guard.on_configure(at, &group, limit)))
-            }
-        };
-        match outcome {
+    fn on_instruction(
+        &mut self,
+        group: GroupKey,
+        instruction: Instruction,
+        reply: oneshot::Sender<Result<(), GuardError>>,
+    ) {
+        match self.guard.on_instruction(now(), &group, instruction) {
             Ok(effects) => {
-                self.waiting.push((wanted, reply));
+                self.waiting.push((group, instruction, reply));
                 self.add(effects);
             }
             Err(error) => drop(reply.send(Err(error))),
@@ -375,7 +370,7 @@ impl Node {
             namespace: record.pod.namespace,
             name: record.pod.name,
             group: record.pod.group.to_string(),
-            state: record.state.word().to_owned(),
+            state: wire(record.state).into(),
             epoch: record.state.epoch().map(|e| e.to_string()).unwrap_or_default(),
             lease_left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
         });
@@ -383,10 +378,11 @@ impl Node {
     }
 }
 
-/// Whether what is done includes what was wanted.
-fn covers(done: &Confirmation, wanted: &Confirmation) -> bool {
-    match (done, wanted) {
-        (Confirmation::Retired(g, up_to), Confirmation::Retired(group, epoch)) => g == group && epoch <= up_to,
-        _ => done == wanted,
+fn wire(state: PodState) -> v1::PodState {
+    match state {
+        PodState::Gated => v1::PodState::Gated,
+        PodState::Running { .. } => v1::PodState::Running,
+        PodState::Frozen { .. } => v1::PodState::Frozen,
+        PodState::Killing => v1::PodState::Killing,
     }
 }

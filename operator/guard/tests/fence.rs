@@ -2,13 +2,15 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::federation::{GROUP, entry};
 use common::node::{TestNode, work};
 use common::{eventually, until};
 use regent_core::event::names;
+use regent_core::instruction::Instruction;
 use regent_core::plan::Protection::{Observed, Protected};
-use regent_proto::v1;
-use regent_proto::v1::instruction::What;
+use regent_proto::v1::{self, PodState};
 
 #[test]
 #[ignore = "the program of the tests' pods"]
@@ -16,8 +18,8 @@ fn workload() {
     work();
 }
 
-fn retire(epoch: &str) -> What {
-    What::Retire(v1::Retire { epoch: epoch.into() })
+fn retire(epoch: &str) -> Instruction {
+    Instruction::Retire(epoch.parse().unwrap())
 }
 
 #[tokio::test]
@@ -25,7 +27,7 @@ async fn a_certificate_opens_the_gate_and_its_end_freezes_the_pod_although_the_a
     let mut node = TestNode::new(1000);
     node.start().await;
     let mut pod = node.gated_pod("shop-0", GROUP).await;
-    assert_eq!(node.state_of(&pod).await.unwrap().state, "Gated");
+    assert_eq!(node.state_of(&pod).await.unwrap().state(), PodState::Gated);
 
     let certified = node.certify(&[entry(GROUP, "1.1", Protected)]).await;
     assert_eq!((certified.accepted_groups, certified.error.as_str()), (vec![GROUP.to_owned()], ""));
@@ -81,15 +83,14 @@ async fn a_pod_that_was_frozen_under_one_epoch_is_killed_under_another_and_gated
 #[tokio::test]
 async fn a_pause_beyond_the_thaw_limit_ends_in_a_pod_that_stands_at_its_gate() {
     let (node, mut pod) = TestNode::running(1000).await;
-    let configured = node.instruct(GROUP, What::Configure(v1::Configure { thaw_limit_ms: 200 })).await;
-    assert_eq!((configured.instruction.as_str(), configured.error.as_str()), ("Configure", ""));
+    assert_eq!(node.instruct(GROUP, Instruction::Configure(Duration::from_millis(200))).await, "");
     node.event(names::KILLED).await;
     pod.start();
     eventually("the new container in its cgroup", || {
         std::fs::read_to_string(pod.cgroup.join("cgroup.events")).unwrap().contains("populated 1").then_some(())
     })
     .await;
-    assert_eq!(node.state_of(&pod).await.unwrap().state, "Gated");
+    assert_eq!(node.state_of(&pod).await.unwrap().state(), PodState::Gated);
     assert!(pod.lives());
 }
 
@@ -165,8 +166,7 @@ async fn a_pod_that_is_deleted_by_force_and_lives_on_is_fenced_and_a_release_wai
 #[tokio::test]
 async fn a_retired_epoch_is_confirmed_when_its_pods_are_dead_and_never_runs_again() {
     let (node, mut pod) = TestNode::running(5000).await;
-    let done = node.instruct(GROUP, retire("1.1")).await;
-    assert_eq!((done.instruction.as_str(), done.epoch.as_str(), done.error.as_str()), ("Retire", "1.1", ""));
+    assert_eq!(node.instruct(GROUP, retire("1.1")).await, "");
     assert!(!pod.lives());
     let ended = node.event(names::LEASE_END).await;
     assert_eq!(ended.detail["pods"], serde_json::json!(["shop-0"]));
@@ -174,8 +174,8 @@ async fn a_retired_epoch_is_confirmed_when_its_pods_are_dead_and_never_runs_agai
     let again = node.certify(&[entry(GROUP, "1.1", Protected)]).await;
     assert!(again.accepted_groups.is_empty() && again.error.contains("retired"), "{}", again.error);
     // A node that runs nothing of the group confirms as well, and so does a repeated order.
-    assert_eq!(node.instruct(GROUP, retire("1.1")).await.error, "");
-    assert_eq!(node.instruct("ireland/other", retire("4.1")).await.error, "");
+    assert_eq!(node.instruct(GROUP, retire("1.1")).await, "");
+    assert_eq!(node.instruct("ireland/other", retire("4.1")).await, "");
 }
 
 #[tokio::test]
@@ -203,7 +203,7 @@ async fn wrong_signatures_open_nothing() {
     let mut unsigned = fed.certificate("ireland", &node.nonce().await, &wanted);
     unsigned.round.as_mut().unwrap().request.as_mut().unwrap().signatures.clear();
     refused(unsigned, "no valid signature of ireland").await;
-    assert_eq!(node.state_of(&pod).await.unwrap().state, "Gated");
+    assert_eq!(node.state_of(&pod).await.unwrap().state(), PodState::Gated);
     assert!(pod.steps().is_empty() && pod.epoch().is_none());
 
     node.certify(&wanted).await;
@@ -222,7 +222,7 @@ async fn the_gate_of_a_group_without_a_certificate_or_of_a_pod_without_a_cgroup_
     node.certify(&[entry(GROUP, "1.1", Protected)]).await;
     pod.runs().await;
     for held in [&stranger, &homeless] {
-        assert_eq!(node.state_of(held).await.unwrap().state, "Gated");
+        assert_eq!(node.state_of(held).await.unwrap().state(), PodState::Gated);
     }
     assert!(stranger.steps().is_empty());
     assert!(gate.try_wait().unwrap().is_none());
@@ -238,16 +238,16 @@ async fn an_observed_group_is_gated_but_never_frozen_until_it_is_protected_under
     let mut pod = node.gated_pod("shop-0", GROUP).await;
     let early = node.certify(&[entry(GROUP, "1.1", Observed)]).await;
     assert!(early.accepted_groups.is_empty() && early.error.contains("list"), "{}", early.error);
-    assert_eq!(node.instruct(GROUP, What::Listed(v1::Listed {})).await.error, "");
+    assert_eq!(node.instruct(GROUP, Instruction::Listed).await, "");
     assert_eq!(node.certify(&[entry(GROUP, "1.1", Observed)]).await.accepted_groups, [GROUP]);
     pod.runs().await;
     let started = pod.steps()[0];
     eventually("it outlives its lease", || (*pod.steps().last()? > started + 1_500_000_000).then_some(())).await;
 
-    let refused = node.instruct(GROUP, What::Protect(v1::Protect {})).await;
-    assert!(refused.error.contains("without a valid lease"), "{}", refused.error);
+    let refused = node.instruct(GROUP, Instruction::Protect).await;
+    assert!(refused.contains("without a valid lease"), "{refused}");
     node.certify(&[entry(GROUP, "1.1", Observed)]).await;
-    assert_eq!(node.instruct(GROUP, What::Protect(v1::Protect {})).await.error, "");
+    assert_eq!(node.instruct(GROUP, Instruction::Protect).await, "");
     node.event(names::LEASE_END).await;
     assert!(pod.is_frozen() && pod.lives());
 }

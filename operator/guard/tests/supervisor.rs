@@ -8,9 +8,9 @@ use common::federation::{GROUP, entry};
 use common::node::{TestNode, send, work};
 use common::{eventually, now, until};
 use regent_core::event::names;
+use regent_core::instruction::Instruction;
 use regent_core::plan::Protection::Protected;
-use regent_proto::v1;
-use regent_proto::v1::instruction::What;
+use regent_proto::v1::PodState;
 
 #[test]
 #[ignore = "the program of the tests' pods"]
@@ -83,13 +83,13 @@ async fn a_guard_that_lost_its_journal_kills_what_it_cannot_know_and_retires_not
         fs::write(torn, "{").unwrap();
     })
     .await;
-    let retired = node.instruct(GROUP, What::Retire(v1::Retire { epoch: "1.1".into() })).await;
-    assert_eq!(retired.error, "");
+    let retired = node.instruct(GROUP, Instruction::Retire("1.1".parse().unwrap())).await;
+    assert_eq!(retired, "");
     assert!(!pods[0].lives(), "confirmed, and it lives");
     eventually("the pod of which nothing is known dies too", || (!pods[1].lives()).then_some(())).await;
     // The one that said whose it is stands at its gate as before, and goes on by a certificate.
     pods[0].start();
-    assert_eq!(node.state_of(&pods[0]).await.unwrap().state, "Gated");
+    assert_eq!(node.state_of(&pods[0]).await.unwrap().state(), PodState::Gated);
     node.certify(&[entry(GROUP, "2.1", Protected)]).await;
     pods[0].runs().await;
 }
@@ -147,7 +147,7 @@ async fn a_gate_opens_only_when_its_pod_can_read_the_epoch() {
     let obstacle = pod.target.join(".epoch");
     fs::create_dir(&obstacle).unwrap();
     node.certify(&[entry(GROUP, "1.1", Protected)]).await;
-    while node.state_of(&pod).await.unwrap().state != "Running" {
+    while node.state_of(&pod).await.unwrap().state() != PodState::Running {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     assert!(pod.steps().is_empty());
@@ -187,7 +187,7 @@ async fn during_an_update_the_new_guard_waits_for_the_old_one_and_takes_its_sock
     node.end("-TERM").await;
     // The same sockets, another guard: it knows the pod and under which epoch it runs.
     let state = node.state_of(&pod).await.unwrap();
-    assert_eq!((state.state.as_str(), state.epoch.as_str()), ("Running", "1.1"));
+    assert_eq!((state.state(), state.epoch.as_str()), (PodState::Running, "1.1"));
     assert_eq!(node.certify(&[entry(GROUP, "1.1", Protected)]).await.error, "");
     send("-TERM", surge.id());
     surge.wait().unwrap();

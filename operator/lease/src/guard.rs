@@ -26,7 +26,7 @@ mod pod;
 mod tests;
 
 pub use certificate::{Certification, Rejection};
-pub use effect::{Confirmation, Effect};
+pub use effect::Effect;
 pub use journal::{DEFAULT_THAW_LIMIT_MS, GroupRecord, Journal, Lease, PodRecord};
 pub use nonce::Nonce;
 pub use pod::{IllegalPodEvent, Pod, PodAction, PodEvent, PodState, PodUid};
@@ -38,6 +38,7 @@ use nonce::{Nonces, Serial};
 use regent_core::charter::Charter;
 use regent_core::event::{Actor, Event};
 use regent_core::ids::{Epoch, GroupKey, NodeName, SiteName};
+use regent_core::instruction::Instruction;
 use regent_core::time::Moment;
 
 /// What a guard is told once, when it starts.
@@ -244,6 +245,22 @@ impl Guard {
         self.asking.remove(uid);
     }
 
+    /// The hub wants something of the group. It is confirmed by [`Effect::Confirm`], of this
+    /// instruction or of one that [covers](Instruction::covers) it.
+    pub fn on_instruction(
+        &mut self,
+        now: Moment,
+        group: &GroupKey,
+        instruction: Instruction,
+    ) -> Result<Vec<Effect>, GuardError> {
+        match instruction {
+            Instruction::Listed => Ok(self.on_listed(now, group)),
+            Instruction::Protect => self.on_protect(now, group),
+            Instruction::Retire(epoch) => Ok(self.on_retire(now, group, epoch)),
+            Instruction::Configure(limit) => Ok(self.on_configure(now, group, limit)),
+        }
+    }
+
     /// The hub says that this node is on the group's list now. Nonces made from here on
     /// open the gate of an `Observed` group.
     pub fn on_listed(&mut self, now: Moment, group: &GroupKey) -> Vec<Effect> {
@@ -254,7 +271,7 @@ impl Guard {
             self.listed_from.insert(group.clone(), self.nonces.next());
             self.mark(true);
         }
-        self.out.then.push(Effect::Confirm(Confirmation::Listed(group.clone())));
+        self.out.then.push(Effect::Confirm(group.clone(), Instruction::Listed));
         self.finish()
     }
 
@@ -267,7 +284,7 @@ impl Guard {
             self.mark(true);
         }
         self.advance(now);
-        self.out.then.push(Effect::Confirm(Confirmation::Configured(group.clone())));
+        self.out.then.push(Effect::Confirm(group.clone(), Instruction::Configure(thaw_limit)));
         self.finish()
     }
 
@@ -289,7 +306,7 @@ impl Guard {
             self.mark(true);
             self.settle(now, group);
         }
-        self.out.then.push(Effect::Confirm(Confirmation::Protected(group.clone())));
+        self.out.then.push(Effect::Confirm(group.clone(), Instruction::Protect));
         Ok(self.finish())
     }
 

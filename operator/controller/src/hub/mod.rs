@@ -29,7 +29,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use regent_core::ids::{Epoch, GroupKey, NodeName};
+use regent_core::ids::{GroupKey, NodeName};
+use regent_core::instruction::Instruction;
 use regent_core::message::{Entry, Round};
 use regent_shell::tls::{SiteIdentity, TlsError};
 use tokio::net::TcpListener;
@@ -44,19 +45,6 @@ use registry::Registry;
 /// How long an instruction waits for its confirmation before it is sent again.
 const RESEND: Duration = Duration::from_secs(1);
 
-/// What a guard is told to do, and confirms once it is journaled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Instruction {
-    /// The node is on the group's list now.
-    Listed,
-    /// The group is `Protected`: fence from now on.
-    Protect,
-    /// Stop the group for good under this epoch and below (L12).
-    Retire(Epoch),
-    /// The group's `thawLimit`.
-    Configure(Duration),
-}
-
 /// Why an instruction was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InstructError {
@@ -68,7 +56,7 @@ pub enum InstructError {
         /// Of which group.
         group: GroupKey,
         /// What it was told.
-        instruction: String,
+        instruction: Instruction,
         /// What it says.
         why: String,
     },

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use regent_core::ids::{GroupKey, NodeName};
+use regent_core::instruction::Instruction;
 use regent_lease::guard::Nonce;
 use regent_proto::v1;
 use regent_shell::clock;
@@ -13,7 +14,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use super::nonces::NonceSet;
 use super::outbox::Outbox;
 use super::report::{NodeReport, NodeView};
-use super::{InstructError, Instruction, NodeGroups};
+use super::{InstructError, NodeGroups};
 
 /// Who waits for one confirmation, each under a number of its own.
 type Waiters = Vec<(u64, oneshot::Sender<Outcome>)>;
@@ -152,33 +153,6 @@ impl Drop for Pending {
     }
 }
 
-fn to_wire(group: &GroupKey, instruction: Instruction) -> v1::Instruction {
-    use v1::instruction::What;
-    let what = match instruction {
-        Instruction::Listed => What::Listed(v1::Listed {}),
-        Instruction::Protect => What::Protect(v1::Protect {}),
-        Instruction::Retire(epoch) => What::Retire(v1::Retire { epoch: epoch.to_string() }),
-        Instruction::Configure(limit) => {
-            What::Configure(v1::Configure { thaw_limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX) })
-        }
-    };
-    v1::Instruction { group: group.to_string(), what: Some(what) }
-}
-
-/// Whether a confirmation answers this instruction.
-fn answers(confirmation: &v1::Confirmation, group: &GroupKey, instruction: Instruction) -> bool {
-    let named = match instruction {
-        Instruction::Listed => confirmation.instruction == "Listed",
-        Instruction::Protect => confirmation.instruction == "Protect",
-        Instruction::Retire(epoch) => {
-            confirmation.instruction == "Retire"
-                && confirmation.epoch.parse().is_ok_and(|e: regent_core::ids::Epoch| e >= epoch)
-        }
-        Instruction::Configure(_) => confirmation.instruction == "Configure",
-    };
-    named && confirmation.group == group.to_string()
-}
-
 impl Registry {
     fn touch(&self) {
         self.changed.send_modify(|n| *n = n.wrapping_add(1));
@@ -197,7 +171,7 @@ impl Registry {
             let mut outbox = link.outbox();
             outbox.peers(peers.clone());
             for (group, instruction) in pending.get(node).into_iter().flat_map(BTreeMap::keys) {
-                outbox.instruction(to_wire(group, *instruction));
+                outbox.instruction((group, *instruction).into());
             }
         }
         let entry = nodes.entry(node.clone()).or_insert_with(Node::new);
@@ -269,16 +243,16 @@ impl Registry {
         }
     }
 
-    /// A guard's answer: to everyone who waits for it.
-    pub(super) fn confirm(&self, node: &NodeName, link: &Arc<Link>, confirmation: &v1::Confirmation) {
+    /// A guard's answer, to everyone who waits for it; `refusal` is empty when it is done.
+    pub(super) fn confirm(&self, node: &NodeName, link: &Arc<Link>, (of, done): &Key, refusal: &str) {
         if !self.heard(node, link, |_, _| {}) {
             return;
         }
         let mut state = lock(&self.state);
         let Some(of_node) = state.pending.get_mut(node) else { return };
-        let keys: Vec<Key> = of_node.keys().filter(|(g, i)| answers(confirmation, g, *i)).cloned().collect();
+        let keys: Vec<Key> = of_node.keys().filter(|(g, wanted)| g == of && done.covers(*wanted)).cloned().collect();
         for key in keys {
-            let outcome = outcome(node, &key, confirmation);
+            let outcome = outcome(node, &key, refusal);
             for (_, waiter) in of_node.remove(&key).unwrap_or_default() {
                 // A waiter that is gone has withdrawn.
                 let _ = waiter.send(outcome.clone());
@@ -339,7 +313,7 @@ impl Registry {
 
     pub(super) fn send_instruction(&self, node: &NodeName, group: &GroupKey, instruction: Instruction) {
         for link in self.links(node) {
-            link.put(|outbox| outbox.instruction(to_wire(group, instruction)));
+            link.put(|outbox| outbox.instruction((group, instruction).into()));
         }
     }
 
@@ -371,19 +345,10 @@ impl Registry {
     }
 }
 
-fn outcome(node: &NodeName, (group, instruction): &Key, confirmation: &v1::Confirmation) -> Outcome {
-    if confirmation.error.is_empty() {
+fn outcome(node: &NodeName, (group, instruction): &Key, refusal: &str) -> Outcome {
+    if refusal.is_empty() {
         return Ok(());
     }
-    Err(InstructError::Refused {
-        node: node.clone(),
-        group: group.clone(),
-        instruction: match instruction {
-            Instruction::Listed => "Listed".into(),
-            Instruction::Protect => "Protect".into(),
-            Instruction::Retire(epoch) => format!("Retire({epoch})"),
-            Instruction::Configure(limit) => format!("Configure(thawLimit {limit:?})"),
-        },
-        why: confirmation.error.clone(),
-    })
+    let (node, group, why) = (node.clone(), group.clone(), refusal.to_owned());
+    Err(InstructError::Refused { node, group, instruction: *instruction, why })
 }

@@ -81,12 +81,12 @@ pub struct NodeView {
 }
 
 fn pod(p: v1::GatePod) -> Result<PodReport, String> {
-    let state = match p.state.as_str() {
-        "Gated" => PodState::Gated,
-        "Running" => PodState::Running,
-        "Frozen" => PodState::Frozen,
-        "Killed" => PodState::Killing,
-        other => return Err(format!("GatePod, field state: {other:?} is none of Gated, Running, Frozen, Killed")),
+    let state = match p.state() {
+        v1::PodState::Gated => PodState::Gated,
+        v1::PodState::Running => PodState::Running,
+        v1::PodState::Frozen => PodState::Frozen,
+        v1::PodState::Killing => PodState::Killing,
+        v1::PodState::Unspecified => return Err(format!("GatePod, field state: {} is no state of a pod", p.state)),
     };
     let epoch = if p.epoch.is_empty() {
         None

@@ -120,7 +120,12 @@ fn take(registry: &Registry, node: &NodeName, link: &Arc<Link>, message: v1::Fro
             Ok(report) => registry.report(node, link, report),
             Err(error) => tracing::warn!(%node, error, "report of the node is ignored"),
         },
-        Some(Message::Confirmation(confirmation)) => registry.confirm(node, link, &confirmation),
+        Some(Message::Confirmation(v1::Confirmation { instruction, error })) => {
+            match instruction.unwrap_or_default().try_into() {
+                Ok(done) => registry.confirm(node, link, &done, &error),
+                Err(error) => tracing::warn!(%node, %error, "confirmation of the node is ignored"),
+            }
+        }
         // A newer agent may say more.
         None => {}
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ed25519_dalek::SigningKey;
 use regent_core::charter::{Charter, SiteEntry};
 use regent_core::ids::{GroupKey, NodeName, SiteName};
+use regent_core::instruction::Instruction;
 use regent_core::message::{Ask, Entry, Grant, NodeCertificate, Request, Round, Tag, entry_tree};
 use regent_core::plan::Protection;
 use regent_core::sign::{Digest, Envelope, PublicKey};
@@ -203,10 +204,9 @@ impl Agent {
         }
     }
 
-    async fn confirm(&self, name: &str, instruction: &str, epoch: &str, error: &str) {
-        let (group, instruction) = (group(name).to_string(), instruction.into());
-        self.say(Up::Confirmation(v1::Confirmation { group, instruction, epoch: epoch.into(), error: error.into() }))
-            .await;
+    async fn confirm(&self, name: &str, instruction: Instruction, error: &str) {
+        let instruction = Some((&group(name), instruction).into());
+        self.say(Up::Confirmation(v1::Confirmation { instruction, error: error.into() })).await;
     }
 }
 
@@ -332,24 +332,23 @@ async fn an_instruction_is_done_when_its_own_confirmation_comes() {
     let site = Site::start().await;
     let mut agent = site.attach("n1").await;
     let hub = site.hub.clone();
-    let epoch = "3.1".parse().unwrap();
-    let retire =
-        tokio::spawn(async move { hub.instruct(&node("n1"), &group("shop"), Instruction::Retire(epoch)).await });
+    let [lower, ended] = ["2.1", "3.1"].map(|epoch| Instruction::Retire(epoch.parse().unwrap()));
+    let retire = tokio::spawn(async move { hub.instruct(&node("n1"), &group("shop"), ended).await });
     let Some(Down::Instruction(instruction)) = agent.hear().await else { panic!("no instruction") };
     assert_eq!(instruction.group, "ireland/shop");
-    agent.confirm("bank", "Retire", "3.1", "").await;
-    agent.confirm("shop", "Retire", "2.1", "").await;
-    agent.confirm("shop", "Protect", "", "").await;
+    agent.confirm("bank", ended, "").await;
+    agent.confirm("shop", lower, "").await;
+    agent.confirm("shop", Instruction::Protect, "").await;
     // Answered in order: when this one is, none of those before was taken for it.
     let hub = site.hub.clone();
     let listed = tokio::spawn(async move { hub.instruct(&node("n1"), &group("shop"), Instruction::Listed).await });
     while !matches!(agent.hear().await, Some(Down::Instruction(i)) if matches!(i.what, Some(v1::instruction::What::Listed(_))))
     {
     }
-    agent.confirm("shop", "Listed", "", "").await;
+    agent.confirm("shop", Instruction::Listed, "").await;
     assert_eq!(listed.await.unwrap(), Ok(()));
     assert!(!retire.is_finished());
-    agent.confirm("shop", "Retire", "3.1", "").await;
+    agent.confirm("shop", ended, "").await;
     assert_eq!(retire.await.unwrap(), Ok(()));
 }
 
@@ -360,7 +359,7 @@ async fn what_a_guard_refuses_names_node_group_and_reason() {
     let hub = site.hub.clone();
     let protect = tokio::spawn(async move { hub.instruct(&node("n1"), &group("shop"), Instruction::Protect).await });
     assert!(matches!(agent.hear().await, Some(Down::Instruction(_))));
-    agent.confirm("shop", "Protect", "", "no lease").await;
+    agent.confirm("shop", Instruction::Protect, "no lease").await;
     let error = protect.await.unwrap().unwrap_err().to_string();
     assert!(error.contains("n1") && error.contains("ireland/shop") && error.contains("no lease"), "{error}");
 }
@@ -381,7 +380,7 @@ async fn an_instruction_waits_for_a_node_that_is_away_until_it_is_withdrawn() {
     // Its confirmation was lost: the next stream is told again.
     let mut second = site.attach("n1").await;
     assert!(matches!(second.hear().await, Some(Down::Instruction(i)) if i.group == "ireland/shop"));
-    second.confirm("shop", "Listed", "", "").await;
+    second.confirm("shop", Instruction::Listed, "").await;
     assert_eq!(listed.await.unwrap(), Ok(()));
     assert_eq!(site.hub.0.waiting(&node("n1")), 0);
 }
@@ -401,19 +400,19 @@ async fn agents_learn_the_sites_hubs_at_once_and_again_when_they_change() {
 async fn a_report_becomes_the_nodes_view_and_a_senseless_one_does_not() {
     let site = Site::start().await;
     let agent = site.attach("n1").await;
-    let pod = |state: &str| v1::GatePod {
+    let pod = |state: i32| v1::GatePod {
         uid: "u".into(),
         namespace: "shop".into(),
         name: "shop-0".into(),
         group: "ireland/shop".into(),
-        state: state.into(),
+        state,
         epoch: "1.1".into(),
         lease_left_ms: 4000,
     };
-    let report = |state: &str| v1::NodeReport { pods: vec![pod(state)], guard_alive: true, ..Default::default() };
-    agent.say(Up::Report(report("Running"))).await;
+    let report = |state: i32| v1::NodeReport { pods: vec![pod(state)], guard_alive: true, ..Default::default() };
+    agent.say(Up::Report(report(v1::PodState::Running.into()))).await;
     site.until(|hub| hub.nodes()[&node("n1")].report.is_some()).await;
-    agent.say(Up::Report(report("Dancing"))).await;
+    agent.say(Up::Report(report(99))).await;
     agent.nonce(1).await;
     site.until(|hub| !hub.nonces().is_empty()).await;
     let view = site.hub.nodes().remove(&node("n1")).unwrap();

@@ -12,12 +12,13 @@ use std::time::Duration;
 use regent_api::lease::ListedNode;
 use regent_api::{ControlLease, ControlLeaseStatus};
 use regent_core::ids::{Epoch, GroupKey, NodeName};
+use regent_core::instruction::Instruction;
 use regent_core::plan::Protection;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::record::Before;
-use crate::hub::{HubHandle, InstructError, Instruction, NodeGroups};
+use crate::hub::{HubHandle, InstructError, NodeGroups};
 use crate::objects::{ControlLeases, ObjectError, Snapshot, group_of};
 use crate::plans::Plans;
 
@@ -35,14 +36,14 @@ pub enum NodesError {
     #[error(transparent)]
     Instruct(#[from] InstructError),
     /// The node does not answer.
-    #[error("node {node} has not confirmed within {} s that it {what} group {group}; bring its agent back, or strike it from the list if it is gone for good", JOURNAL.as_secs())]
+    #[error("node {node} has not confirmed {instruction} of group {group} within {} s; bring its agent back, or strike it from the list if it is gone for good", JOURNAL.as_secs())]
     Silent {
         /// The node.
         node: NodeName,
         /// The group.
         group: GroupKey,
         /// What it was told.
-        what: &'static str,
+        instruction: Instruction,
     },
     /// The list is closed.
     #[error("the list of nodes of group {0} is closed: a release or a protection is under way")]
@@ -185,7 +186,7 @@ impl NodeLists {
     /// confirmed.
     pub async fn protect(&self, group: &GroupKey) -> BTreeMap<NodeName, NodesError> {
         let each = self.at_closing(group).into_iter().map(|node| async move {
-            let told = self.tell(&node, group, Instruction::Protect, "protects").await;
+            let told = self.tell(&node, group, Instruction::Protect).await;
             let noted = match told {
                 Ok(()) => self.note(group, &node, |n| n.protects = true).await.map_err(NodesError::from),
                 Err(e) => Err(e),
@@ -200,16 +201,10 @@ impl NodeLists {
         self.hub.instruct(node, group, Instruction::Retire(epoch)).await
     }
 
-    async fn tell(
-        &self,
-        node: &NodeName,
-        group: &GroupKey,
-        instruction: Instruction,
-        what: &'static str,
-    ) -> Result<(), NodesError> {
+    async fn tell(&self, node: &NodeName, group: &GroupKey, instruction: Instruction) -> Result<(), NodesError> {
         match tokio::time::timeout(JOURNAL, self.hub.instruct(node, group, instruction)).await {
             Ok(told) => Ok(told?),
-            Err(_) => Err(NodesError::Silent { node: node.clone(), group: group.clone(), what }),
+            Err(_) => Err(NodesError::Silent { node: node.clone(), group: group.clone(), instruction }),
         }
     }
 
@@ -292,17 +287,17 @@ impl NodeLists {
                 Ok(_) => break,
                 Err(None) => return Err(NodesError::Closed(group.clone())),
                 Err(Some(epoch)) => {
-                    self.tell(node, group, Instruction::Retire(epoch), "stops").await?;
+                    self.tell(node, group, Instruction::Retire(epoch)).await?;
                     told = Some(epoch);
                 }
             }
         }
-        self.tell(node, group, Instruction::Listed, "lists").await?;
+        self.tell(node, group, Instruction::Listed).await?;
         let Some(plan) = self.plans.get(group) else { return Ok(()) };
         let limit = Duration::from_millis(plan.plan().thaw_limit_ms);
-        self.tell(node, group, Instruction::Configure(limit), "configures").await?;
+        self.tell(node, group, Instruction::Configure(limit)).await?;
         if plan.plan().protection == Protection::Protected {
-            self.tell(node, group, Instruction::Protect, "protects").await?;
+            self.tell(node, group, Instruction::Protect).await?;
             self.note(group, node, |n| n.protects = true).await?;
         }
         Ok(())

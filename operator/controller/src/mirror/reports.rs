@@ -5,7 +5,7 @@
 
 use kube::api::{Api, Patch, PatchParams};
 use regent_api::FailoverGroup;
-use regent_api::group::{Difference, StandbyStatus};
+use regent_api::group::{Difference, StandbyState, StandbyStatus};
 use regent_core::ids::{GroupKey, SiteName};
 use regent_kinds::report::{MAX_DIFFERENCES, MAX_MESSAGE, MAX_NOTICES, MAX_TEXT, MAX_VALUE, StandbyReport};
 use regent_proto::v1;
@@ -30,7 +30,7 @@ pub fn from_wire(report: v1::ReadinessReport) -> Result<(GroupKey, StandbyReport
     if let Some((field, found, limit)) = texts.into_iter().find(|(_, found, limit)| found > limit) {
         return Err(format!("{field}: {found} is more than the limit of {limit}"));
     }
-    let state = serde_json::from_value(report.state.as_str().into()).map_err(|e| format!("state: {e}"))?;
+    let state = state_of(report.state()).ok_or_else(|| format!("state: {} is no state of a standby", report.state))?;
     let some = |s: String| (!s.is_empty()).then_some(s);
     let difference = |d: v1::Difference| Difference { object: d.object, path: d.path, home: d.home, here: d.here };
     let report = StandbyReport {
@@ -54,6 +54,35 @@ fn longest(d: &v1::Difference) -> usize {
     texts.into_iter().flatten().map(String::len).max().unwrap_or_default()
 }
 
+fn state_of(state: v1::StandbyState) -> Option<StandbyState> {
+    Some(match state {
+        v1::StandbyState::Unspecified => return None,
+        v1::StandbyState::Waiting => StandbyState::Waiting,
+        v1::StandbyState::Preparing => StandbyState::Preparing,
+        v1::StandbyState::Armed => StandbyState::Armed,
+        v1::StandbyState::NameTaken => StandbyState::NameTaken,
+        v1::StandbyState::Unlawful => StandbyState::Unlawful,
+        v1::StandbyState::Blocked => StandbyState::Blocked,
+        v1::StandbyState::Starting => StandbyState::Starting,
+        v1::StandbyState::Holding => StandbyState::Holding,
+        v1::StandbyState::Left => StandbyState::Left,
+    })
+}
+
+fn wire_of(state: StandbyState) -> v1::StandbyState {
+    match state {
+        StandbyState::Waiting => v1::StandbyState::Waiting,
+        StandbyState::Preparing => v1::StandbyState::Preparing,
+        StandbyState::Armed => v1::StandbyState::Armed,
+        StandbyState::NameTaken => v1::StandbyState::NameTaken,
+        StandbyState::Unlawful => v1::StandbyState::Unlawful,
+        StandbyState::Blocked => v1::StandbyState::Blocked,
+        StandbyState::Starting => v1::StandbyState::Starting,
+        StandbyState::Holding => v1::StandbyState::Holding,
+        StandbyState::Left => v1::StandbyState::Left,
+    }
+}
+
 /// The report, for another site.
 pub fn to_wire(report: &StandbyReport, group: &GroupKey) -> v1::ReadinessReport {
     let difference = |d: &Difference| v1::Difference {
@@ -69,7 +98,7 @@ pub fn to_wire(report: &StandbyReport, group: &GroupKey) -> v1::ReadinessReport 
         wanted_pods: report.wanted,
         reason: report.reason.clone(),
         message: report.message.clone(),
-        state: format!("{:?}", report.state),
+        state: wire_of(report.state).into(),
         next_digest: report.next.clone().unwrap_or_default(),
         epoch: report.epoch.clone().unwrap_or_default(),
         notices: report.notices.clone(),
@@ -139,8 +168,6 @@ async fn apply(
 
 #[cfg(test)]
 mod tests {
-    use regent_api::group::StandbyState;
-
     use super::*;
 
     #[test]
@@ -162,20 +189,27 @@ mod tests {
         assert_eq!((key, &read), (group.clone(), &report));
         let status = status_of(&read, &"france".parse().unwrap());
         assert_eq!((status.state, status.armed_pods, status.wanted_pods), (StandbyState::Starting, 1, 2));
-        assert_eq!(
-            serde_json::to_value(status.state).unwrap(),
-            format!("{:?}", status.state),
-            "the wire's word is the API's"
-        );
+    }
+
+    #[test]
+    fn every_state_of_a_standby_survives_the_wire() {
+        let on_the_wire = (0..).map_while(|n| v1::StandbyState::try_from(n).ok());
+        let read: Vec<Option<StandbyState>> = on_the_wire.clone().map(state_of).collect();
+        assert_eq!((read.len(), read[0]), (10, None));
+        assert!(on_the_wire.zip(read).skip(1).all(|(wire, state)| state.map(wire_of) == Some(wire)));
     }
 
     #[test]
     fn a_report_beyond_its_bounds_is_refused_by_field() {
-        let good = v1::ReadinessReport { group: "ireland/shop".into(), state: "Armed".into(), ..Default::default() };
+        let good = v1::ReadinessReport {
+            group: "ireland/shop".into(),
+            state: v1::StandbyState::Armed.into(),
+            ..Default::default()
+        };
         let long = |n: usize| "x".repeat(n);
         let cases = [
             (v1::ReadinessReport { group: "shop".into(), ..good.clone() }, "group"),
-            (v1::ReadinessReport { state: "Ready".into(), ..good.clone() }, "state"),
+            (v1::ReadinessReport { state: 99, ..good.clone() }, "state"),
             (v1::ReadinessReport { reason: long(65), ..good.clone() }, "reason"),
             (v1::ReadinessReport { message: long(MAX_MESSAGE + 1), ..good.clone() }, "message"),
             (v1::ReadinessReport { notices: vec![String::new(); MAX_NOTICES + 1], ..good.clone() }, "notices"),

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use regent_core::event::Event;
+use regent_core::instruction::Instruction;
 use regent_core::message::Entry;
 use regent_core::plan::Protection::Protected;
 use regent_proto::csi::node_client::NodeClient;
 use regent_proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest};
 use regent_proto::v1;
 use regent_proto::v1::guard_client::GuardClient;
-use regent_proto::v1::instruction::What;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
@@ -170,9 +170,12 @@ impl TestNode {
         self.agent().await.certify(certificate).await.unwrap().into_inner()
     }
 
-    pub async fn instruct(&self, group: &str, what: What) -> v1::Confirmation {
-        let instruction = v1::Instruction { group: group.into(), what: Some(what) };
-        self.agent().await.instruct(instruction).await.unwrap().into_inner()
+    /// Returns why it is refused, and nothing when it is done.
+    pub async fn instruct(&self, group: &str, instruction: Instruction) -> String {
+        let told = v1::Instruction::from((&group.parse().unwrap(), instruction));
+        let answer = self.agent().await.instruct(told.clone()).await.unwrap().into_inner();
+        assert_eq!(answer.instruction, Some(told), "a confirmation repeats what was told");
+        answer.error
     }
 
     pub async fn publish(&self, pod: &TestPod, group: &str) -> Result<(), Status> {

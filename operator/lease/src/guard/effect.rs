@@ -4,6 +4,7 @@ use super::journal::Journal;
 use super::pod::PodUid;
 use regent_core::event::Event;
 use regent_core::ids::{Epoch, GroupKey};
+use regent_core::instruction::Instruction;
 
 /// One thing to do, in the order given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,21 +30,8 @@ pub enum Effect {
     /// Kill the pod's cgroup, and again until it is empty; then report
     /// [`super::Guard::on_killed`].
     Kill(PodUid),
-    /// Tell the hub.
-    Confirm(Confirmation),
+    /// Tell the hub that what it wants of the group is done and journaled.
+    Confirm(GroupKey, Instruction),
     /// Report a fact.
     Event(Event),
-}
-
-/// An instruction of the hub's that is done and journaled.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Confirmation {
-    /// The node knows that it is on the group's list.
-    Listed(GroupKey),
-    /// The fence is in force.
-    Protected(GroupKey),
-    /// Nothing of the group runs here, and nothing at or below the epoch will.
-    Retired(GroupKey, Epoch),
-    /// The limit is taken.
-    Configured(GroupKey),
 }

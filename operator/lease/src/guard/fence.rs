@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::effect::{Confirmation, Effect};
+use super::effect::Effect;
 use super::pod::{PodAction, PodEvent, PodState, PodUid};
 use super::{Guard, GuardError, may_run_at};
 use regent_core::event::names;
 use regent_core::ids::{Epoch, GroupKey};
+use regent_core::instruction::Instruction;
 use regent_core::time::Moment;
 
 impl Guard {
@@ -232,6 +233,6 @@ impl Guard {
         if !done.pods.is_empty() {
             self.event(now, names::LEASE_END, group, done.ran.or(Some(done.retired)), json!({ "pods": done.pods }));
         }
-        self.out.then.push(Effect::Confirm(Confirmation::Retired(group.clone(), done.retired)));
+        self.out.then.push(Effect::Confirm(group.clone(), Instruction::Retire(done.retired)));
     }
 }

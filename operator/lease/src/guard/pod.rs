@@ -115,16 +115,6 @@ impl PodState {
         self != Self::Gated
     }
 
-    /// The word for people and for the wire.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Gated => "Gated",
-            Self::Running { .. } => "Running",
-            Self::Frozen { .. } => "Frozen",
-            Self::Killing => "Killed",
-        }
-    }
-
     /// The epoch under which it runs or ran.
     pub fn epoch(self) -> Option<Epoch> {
         match self {

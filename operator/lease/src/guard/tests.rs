@@ -352,16 +352,16 @@ fn l12_a_retired_epoch_stops_its_pods_and_is_confirmed_when_they_are_dead() {
     let effects = node.guard.on_retire(at_ms(2000), &group(), epoch("1.1"));
     let journal = place(&effects, |e| matches!(e, Effect::Journal { durable: true, .. }));
     assert!(journal < place(&effects, |e| *e == Effect::Kill(uid())));
-    assert!(!effects.iter().any(|e| matches!(e, Effect::Confirm(_))));
+    assert!(!effects.iter().any(|e| matches!(e, Effect::Confirm(..))));
     let effects = node.guard.on_killed(at_ms(2015), &uid()).unwrap();
-    assert!(effects.contains(&Effect::Confirm(Confirmation::Retired(group(), epoch("1.1")))));
+    assert!(effects.contains(&Effect::Confirm(group(), Instruction::Retire(epoch("1.1")))));
     assert_eq!(events(&effects), vec![names::KILLED, names::LEASE_END]);
     let fresh = node.certificate_asked_at(2100, "ie", "1.1", Protection::Protected);
     let done = node.guard.on_certificate(at_ms(2110), &fresh);
     assert_eq!(done.rejected, vec![Rejection::Retired(group(), epoch("1.1"))]);
     // Told again, it confirms again; a higher epoch may run.
     let effects = node.guard.on_retire(at_ms(2200), &group(), epoch("1.1"));
-    assert!(effects.contains(&Effect::Confirm(Confirmation::Retired(group(), epoch("1.1")))));
+    assert!(effects.contains(&Effect::Confirm(group(), Instruction::Retire(epoch("1.1")))));
     node.guard.on_gate(at_ms(2300), &uid()).unwrap();
     let next = node.certificate_asked_at(2300, "ie", "2.1", Protection::Protected);
     assert!(node.guard.on_certificate(at_ms(2310), &next).effects.contains(&Effect::OpenGate(uid())));
@@ -412,7 +412,7 @@ fn a_protected_group_s_guard_counts_an_observed_certificate_only_while_it_runs()
     node.guard.on_listed(at_ms(1000), &group());
     let effects = node.guard.on_protect(at_ms(1000), &group()).unwrap();
     let journal = place(&effects, |e| matches!(e, Effect::Journal { durable: true, .. }));
-    assert!(journal < place(&effects, |e| *e == Effect::Confirm(Confirmation::Protected(group()))));
+    assert!(journal < place(&effects, |e| *e == Effect::Confirm(group(), Instruction::Protect)));
     let late = node.certificate_asked_at(1000, "ie", "1.1", Protection::Observed);
     assert_eq!(node.guard.on_certificate(at_ms(60_000), &late).rejected, vec![Rejection::RunOut(group())]);
     let timely = node.certificate_asked_at(61_000, "ie", "1.1", Protection::Observed);

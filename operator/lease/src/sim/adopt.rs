@@ -2,7 +2,8 @@
 
 use super::node::node_name;
 use super::world::{Happening, NODES, NodeId, World, group, plan};
-use crate::guard::{Confirmation, Effect};
+use crate::guard::Effect;
+use regent_core::instruction::Instruction;
 use regent_core::plan::Protection;
 
 /// The steps, in their order.
@@ -62,7 +63,7 @@ impl World {
             let mut confirmed = false;
             self.guard(id, |guard, now| {
                 let effects = guard.on_protect(now, &group());
-                let done = Effect::Confirm(Confirmation::Protected(group()));
+                let done = Effect::Confirm(group(), Instruction::Protect);
                 confirmed = effects.as_ref().is_ok_and(|e| e.contains(&done));
                 effects
             });

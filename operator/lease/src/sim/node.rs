@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::clock::{Clock, MS, Rng};
 use super::world::{Happening, NodeId, SITES, World, name};
-use crate::guard::{Confirmation, Effect, Guard, GuardConfig, Journal, Pod, PodUid};
+use crate::guard::{Effect, Guard, GuardConfig, Journal, Pod, PodUid};
 use regent_core::charter::Charter;
 use regent_core::ids::NodeName;
+use regent_core::instruction::Instruction;
 
 /// Freezing takes up to 8 ms here, a new guard is there within 15 ms.
 pub const MARGIN_MS: u64 = 40;
@@ -173,8 +174,8 @@ impl World {
                 let t = self.now + self.rng.between(1, 20) * MS;
                 self.at(t, Happening::DeadNow(id, guards, uid, life));
             }
-            Effect::Confirm(Confirmation::Retired(_, epoch)) => self.node_confirms(id, epoch),
-            Effect::Confirm(_) => {}
+            Effect::Confirm(_, Instruction::Retire(epoch)) => self.node_confirms(id, epoch),
+            Effect::Confirm(..) => {}
             Effect::Event(event) => self.trace(|| format!("{} {event:?}", node_name(id))),
         }
     }

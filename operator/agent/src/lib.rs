@@ -21,7 +21,6 @@ pub mod enroll;
 pub mod guard;
 pub mod hubs;
 pub mod node;
-pub mod quantity;
 pub mod report;
 pub mod run;
 pub mod state;

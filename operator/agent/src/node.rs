@@ -8,10 +8,9 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, Client, Config};
 use regent_core::ids::NodeName;
+use regent_core::quantity::{milli, units};
 use regent_shell::retry::RetryPolicy;
 use tokio::sync::watch;
-
-use crate::quantity::{milli, units};
 
 /// Between two looks at the Node; the kubelet itself writes every 10 s to 5 min.
 const PERIOD: Duration = Duration::from_secs(10);

@@ -8,6 +8,7 @@
 //! * [`charter`], [`plan`]: what the parties agreed, and what home wants for a group.
 //! * [`message`]: requests, grants and certificates of the control lease.
 //! * [`instruction`]: what a hub has a guard do.
+//! * [`quantity`]: numbers as Kubernetes writes them.
 //! * [`event`]: what every process reports of what it did, for evidence.
 
 pub mod charter;
@@ -19,5 +20,6 @@ pub mod instruction;
 pub mod merkle;
 pub mod message;
 pub mod plan;
+pub mod quantity;
 pub mod sign;
 pub mod time;

@@ -5,6 +5,7 @@
 //! path leave Regent's own containers and volumes out, so that they are home's.
 
 use regent_api::group::Difference;
+use regent_core::quantity::nano;
 use serde_json::Value;
 
 use crate::object::{object_of, text};
@@ -13,6 +14,8 @@ use crate::pointer::escaped;
 /// Fields whose keys are people's own: an added one is a difference.
 const OPEN: [&str; 8] =
     ["data", "binaryData", "labels", "matchLabels", "nodeSelector", "limits", "requests", "selector"];
+/// Fields that are quantities, or hold them.
+const QUANTITIES: [&str; 2] = ["resources", "sizeLimit"];
 /// Beginning of the names of containers and volumes that Regent adds to a copy.
 pub(crate) const OURS: &str = "regent-";
 
@@ -65,7 +68,7 @@ fn compare(path: &str, field: &str, wanted: &Value, is: &Value, found: &mut Vec<
         (Value::Array(wanted), Value::Array(is)) if wanted.iter().chain(is).all(|i| i.get("name").is_some()) => {
             named(path, wanted, is, found);
         }
-        _ if is_same(wanted, is) => {}
+        _ if is_same(path.contains("/resources/") || QUANTITIES.contains(&field), wanted, is) => {}
         _ => {
             let some = |v: &Value| (!v.is_null()).then(|| v.clone());
             found.push((path.to_owned(), some(wanted), some(is)));
@@ -89,39 +92,21 @@ fn named(path: &str, wanted: &[Value], is: &[Value], found: &mut Vec<Changed>) {
 }
 
 /// Whether two values mean the same: home's copy may leave out what the API server fills in.
-fn is_same(wanted: &Value, is: &Value) -> bool {
+/// Where they are quantities they may be written in more than one way: 1000m is 1.
+fn is_same(quantities: bool, wanted: &Value, is: &Value) -> bool {
     match (wanted, is) {
-        (Value::Object(wanted), Value::Object(is)) => {
-            wanted.iter().all(|(k, v)| is_same(v, is.get(k).unwrap_or(&Value::Null)))
-        }
+        (Value::Object(wanted), Value::Object(is)) => wanted.iter().all(|(k, v)| {
+            is_same(quantities || QUANTITIES.contains(&k.as_str()), v, is.get(k).unwrap_or(&Value::Null))
+        }),
         (Value::Array(wanted), Value::Array(is)) => {
-            wanted.len() == is.len() && wanted.iter().zip(is).all(|(w, i)| is_same(w, i))
+            wanted.len() == is.len() && wanted.iter().zip(is).all(|(w, i)| is_same(quantities, w, i))
         }
         (Value::Object(map), Value::Null) => map.is_empty(),
         (Value::Array(list), Value::Null) => list.is_empty(),
-        // Quantities are written in more than one way: 1000m is 1.
-        (Value::String(a), Value::String(b)) => a == b || quantity(a).is_some_and(|q| Some(q) == quantity(b)),
+        (Value::String(a), Value::String(b)) => a == b || (quantities && nano(a).is_some_and(|q| Some(q) == nano(b))),
         (Value::Number(a), Value::String(b)) => &a.to_string() == b,
         (wanted, is) => wanted == is,
     }
-}
-
-/// A quantity in thousandths, for the suffixes that an API server rewrites.
-fn quantity(text: &str) -> Option<u128> {
-    let at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let number: u128 = text.get(..at)?.parse().ok()?;
-    let factor: u128 = match text.get(at..)? {
-        "m" => 1,
-        "" => 1000,
-        "k" => 1_000_000,
-        "M" => 1_000_000_000,
-        "G" => 1_000_000_000_000,
-        "Ki" => 1000 << 10,
-        "Mi" => 1000 << 20,
-        "Gi" => 1000 << 30,
-        _ => return None,
-    };
-    number.checked_mul(factor)
 }
 
 #[cfg(test)]
@@ -159,6 +144,23 @@ mod tests {
         );
         assert!(found.iter().all(|d| d.object == "Deployment case/till"));
         assert_eq!(differences(&till(2, "till:1", None), Some(&till(2, "till:1", None))), vec![]);
+    }
+
+    #[test]
+    fn a_quantity_has_many_spellings_and_another_text_has_one() {
+        let claim = |size: &str| json!([{ "metadata": { "name": "d" }, "spec": { "resources": { "requests": { "storage": size } } } }]);
+        let pod = |size: &str| json!({ "volumes": [{ "name": "v", "emptyDir": { "sizeLimit": size } }] });
+        let set = |size: &str, text: &str| {
+            let template = json!({ "spec": pod(size), "metadata": { "annotations": { "rate": text } } });
+            json!({ "kind": "StatefulSet", "metadata": { "name": "s", "namespace": "case" },
+                "spec": { "volumeClaimTemplates": claim(size), "template": template } })
+        };
+        assert_eq!(differences(&set("1Gi", "1"), Some(&set("1024Mi", "1"))), vec![]);
+        let found = differences(&set("1Gi", "1"), Some(&set("2Gi", "1000m")));
+        let paths: Vec<&str> = found.iter().map(|d| d.path.as_str()).collect();
+        let of_template =
+            ["/spec/template/metadata/annotations/rate", "/spec/template/spec/volumes/0/emptyDir/sizeLimit"];
+        assert_eq!(paths, [of_template[0], of_template[1], "/spec/volumeClaimTemplates"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use kube::KubeSchema;
+use kube::core::{Expression, SelectorExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -62,40 +63,34 @@ pub struct Selector {
     pub match_expressions: Vec<Requirement>,
 }
 
-impl Requirement {
-    fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        let value = labels.get(&self.key);
-        match self.operator {
-            Operator::In => value.is_some_and(|v| self.values.contains(v)),
-            Operator::NotIn => !value.is_some_and(|v| self.values.contains(v)),
-            Operator::Exists => value.is_some(),
-            Operator::DoesNotExist => value.is_none(),
+impl From<&Requirement> for Expression {
+    fn from(requirement: &Requirement) -> Self {
+        let (key, values) = (requirement.key.clone(), requirement.values.iter().cloned().collect());
+        match requirement.operator {
+            Operator::In => Self::In(key, values),
+            Operator::NotIn => Self::NotIn(key, values),
+            Operator::Exists => Self::Exists(key),
+            Operator::DoesNotExist => Self::DoesNotExist(key),
         }
     }
+}
 
-    fn to_label_selector(&self) -> String {
-        let values = self.values.join(",");
-        match self.operator {
-            Operator::In => format!("{} in ({values})", self.key),
-            Operator::NotIn => format!("{} notin ({values})", self.key),
-            Operator::Exists => self.key.clone(),
-            Operator::DoesNotExist => format!("!{}", self.key),
-        }
+impl From<&Selector> for kube::core::Selector {
+    fn from(selector: &Selector) -> Self {
+        let labels = selector.match_labels.iter().map(|(k, v)| Expression::Equal(k.clone(), v.clone()));
+        labels.chain(selector.match_expressions.iter().map(Expression::from)).collect()
     }
 }
 
 impl Selector {
     /// Whether pods with these labels are meant.
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.match_labels.iter().all(|(k, v)| labels.get(k) == Some(v))
-            && self.match_expressions.iter().all(|r| r.matches(labels))
+        kube::core::Selector::from(self).matches(labels)
     }
 
     /// The selector as the API server's `labelSelector` parameter.
     pub fn to_label_selector(&self) -> String {
-        let labels = self.match_labels.iter().map(|(k, v)| format!("{k}={v}"));
-        let others = self.match_expressions.iter().map(Requirement::to_label_selector);
-        labels.chain(others).collect::<Vec<_>>().join(",")
+        kube::core::Selector::from(self).to_string()
     }
 }
 
@@ -119,7 +114,7 @@ mod tests {
             (Selector::default(), true, ""),
             (Selector { match_labels: labels(&[("app", "shop")]), ..Selector::default() }, true, "app=shop"),
             (Selector { match_labels: labels(&[("app", "bank")]), ..Selector::default() }, false, "app=bank"),
-            (requirement("tier", Operator::In, &["web", "db"]), true, "tier in (web,db)"),
+            (requirement("tier", Operator::In, &["web", "db"]), true, "tier in (db,web)"),
             (requirement("zone", Operator::In, &["a"]), false, "zone in (a)"),
             (requirement("tier", Operator::NotIn, &["web"]), false, "tier notin (web)"),
             (requirement("zone", Operator::NotIn, &["a"]), true, "zone notin (a)"),

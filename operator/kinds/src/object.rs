@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::core::{Selector, SelectorExt};
+use serde::Deserialize;
 use serde_json::Value;
 
 /// Labels of an object, or of a selector's `matchLabels`.
@@ -64,22 +67,9 @@ pub fn labels(object: &Value, pointer: &str) -> Labels {
 /// Whether a workload's, policy's or budget's `LabelSelector` matches labels, as Kubernetes
 /// does: every part must hold, an empty selector matches all, and a missing one none.
 pub fn selects(selector: Option<&Value>, of: &Labels) -> bool {
-    let Some(selector) = selector.filter(|s| s.is_object()) else { return false };
-    let is_same = labels(selector, "/matchLabels").iter().all(|(k, v)| of.get(k) == Some(v));
-    is_same && items(selector, "/matchExpressions").all(|e| holds(e, of))
-}
-
-fn holds(expression: &Value, of: &Labels) -> bool {
-    let value = of.get(text(expression, "/key"));
-    let is_in = || value.is_some_and(|v| items(expression, "/values").any(|x| x.as_str() == Some(v)));
-    match text(expression, "/operator") {
-        "In" => is_in(),
-        "NotIn" => !is_in(),
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        // Unknown to this build: no pod is taken for the workload's.
-        _ => false,
-    }
+    let read = selector.and_then(|s| LabelSelector::deserialize(s).ok());
+    // With an operator that this build doesn't know, no pod is taken for the workload's.
+    read.and_then(|s| Selector::try_from(s).ok()).is_some_and(|s| s.matches(of))
 }
 
 /// The controller that made an object: kind, name and UID.

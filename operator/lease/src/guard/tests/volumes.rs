@@ -19,7 +19,7 @@ fn a_pod_that_lives_is_fenced_and_waited_for_although_the_kubelet_takes_its_volu
     let error = node.guard.on_unpublish(at_ms(1500), &uid(), true).unwrap_err().to_string();
     assert!(error.contains("shop/shop-0") && error.contains("live processes"), "{error}");
     // It is killed for the release, which is confirmed when that is done and not when a volume goes.
-    let confirmed = |effects: &[Effect]| effects.iter().any(|e| matches!(e, Effect::Confirm(_)));
+    let confirmed = |effects: &[Effect]| effects.iter().any(|e| matches!(e, Effect::Confirm(..)));
     let effects = node.guard.on_retire(at_ms(1600), &group(), epoch("1.1"));
     assert!(effects.contains(&Effect::Kill(uid())) && !confirmed(&effects));
     assert!(node.guard.on_unpublish(at_ms(1610), &uid(), true).is_err());

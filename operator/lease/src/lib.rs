@@ -15,5 +15,7 @@
 pub mod contender;
 pub mod guard;
 #[cfg(test)]
+mod script;
+#[cfg(test)]
 mod sim;
 pub mod witness;

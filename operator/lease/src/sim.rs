@@ -52,6 +52,14 @@ fn under_any_schedule_of_faults_no_two_sites_run_a_group_and_a_holder_is_found_a
     run_all(number("REGENT_SIM_SEED", 0), number("REGENT_SIM_SCHEDULES", 240), Shape::any);
 }
 
+/// A liar leaves votes behind that are further apart than one request can bridge.
+#[test]
+fn the_seeds_that_once_found_no_holder_again_find_one() {
+    for seed in [1066, 1422] {
+        run_all(seed, 1, Shape::any);
+    }
+}
+
 #[test]
 fn without_a_cut_nothing_is_taken_over_though_a_third_of_all_messages_is_lost() {
     run_all(number("REGENT_SIM_SEED", 0), number("REGENT_SIM_SCHEDULES", 240) / 8, Shape::lossy);

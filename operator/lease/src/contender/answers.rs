@@ -100,12 +100,13 @@ impl Contender {
         let Some(group) = self.groups.get(&word.entry.group) else {
             return;
         };
-        let (f, own) = (self.charter.faulty_witnesses as usize, (&self.site, self.number));
-        let goal = group.asked().unwrap_or_else(|| group.target(f, own));
+        let Some(goal) = group.asked() else {
+            return;
+        };
         let leapt = word.exception.as_ref().is_some_and(|e| e.reason == Refusal::TermLeap);
         // A witness that calls a climbing step a leap lies: no second answer to that.
         let first = leapt && word.entry.epoch == goal;
-        let further = granted && word.entry.epoch < goal && group.asked().is_some();
+        let further = granted && word.entry.epoch < goal;
         if !first && !further {
             return;
         }

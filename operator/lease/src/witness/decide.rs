@@ -25,6 +25,9 @@ impl From<Refusal> for No {
 pub(super) struct Claim<'a> {
     pub(super) site: &'a SiteName,
     pub(super) entry: &'a Entry,
+    /// Whether the entry's epoch is to be granted. A query asks whether *some* epoch would be:
+    /// who attempts after it climbs to one that each witness takes (L4.4, L4.5).
+    pub(super) binding: bool,
     pub(super) now: Moment,
 }
 
@@ -49,8 +52,8 @@ impl Witness {
         let blocks = [
             self.waiting(group, claim),
             promised(group, claim),
-            outranked_epoch(group, claim.entry.epoch, claim.site).map(No::from),
-            (claim.entry.epoch.term > group.highest_term()).then(|| Refusal::TermLeap.into()),
+            outranked_epoch(group, claim).map(No::from),
+            (claim.binding && claim.entry.epoch.term > group.highest_term()).then(|| Refusal::TermLeap.into()),
             self.without_trigger(group, claim),
             self.behind_another(group, plan, claim),
             self.interlocked(group, key, claim.site, claim.now),
@@ -234,11 +237,13 @@ fn promised(group: &Group, claim: Claim<'_>) -> Option<No> {
 }
 
 /// L4.4: epochs only grow, and a retired one never comes back.
-fn outranked_epoch(group: &Group, epoch: Epoch, site: &SiteName) -> Option<Refusal> {
-    let outranks = |vote: &Vote| epoch < vote.epoch || (epoch == vote.epoch && &vote.site != site);
+fn outranked_epoch(group: &Group, claim: Claim<'_>) -> Option<Refusal> {
+    let epoch = claim.entry.epoch;
+    let outranks = |vote: &Vote| epoch < vote.epoch || (epoch == vote.epoch && &vote.site != claim.site);
     if group.record.vote.as_ref().is_some_and(outranks) {
-        Some(Refusal::HigherVote)
+        claim.binding.then_some(Refusal::HigherVote)
     } else if group.retires(epoch) {
+        // Also to a query: whose own vote this was learns so that it is over.
         Some(Refusal::Retired)
     } else {
         None

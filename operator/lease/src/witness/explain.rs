@@ -173,7 +173,7 @@ impl Witness {
         let next = Epoch { term: highest.saturating_add(1), site: self.charter.site(site)?.number };
         let epoch = held.map_or(next, |v| v.epoch);
         let entry = Entry { group: key.clone(), epoch, state: plan.plan().protection };
-        let verdict = self.decide(Claim { site, entry: &entry, now });
+        let verdict = self.decide(Claim { site, entry: &entry, binding: true, now });
         let no = verdict.err();
         Some(Claimant {
             site: site.clone(),

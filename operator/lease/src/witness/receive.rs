@@ -193,7 +193,7 @@ impl Witness {
         match &request.ask {
             Ask::Grant | Ask::Query { .. } => {
                 for entry in &submission.entries {
-                    let claim = Claim { site: &request.site, entry, now };
+                    let claim = Claim { site: &request.site, entry, binding: receipt.promises, now };
                     if !self.is_stale() {
                         self.stand_in_line(claim, &request.ask);
                     }

@@ -64,6 +64,19 @@ fn a_minority_is_no_certificate_and_lets_no_term_leap() {
 }
 
 #[test]
+fn a_query_is_answered_whatever_its_term_for_it_asks_for_none() {
+    let mut bench = Bench::held();
+    bench.ask("ireland", "9.1", START + P).unwrap();
+    let late = START + P + LAPSE;
+    for term in ["2.2", "10.2", "900.2"] {
+        assert_eq!(bench.query("french", term, late), Ok(()), "{term}");
+    }
+    assert_eq!(bench.ask("french", "2.2", late), Err(Refusal::HigherVote));
+    assert_eq!(bench.ask("french", "900.2", late), Err(Refusal::TermLeap));
+    assert_eq!(bench.ask("french", "10.2", late), Ok(()));
+}
+
+#[test]
 fn the_vote_at_the_end_of_all_terms_overflows_nothing() {
     let mut bench = Bench::held();
     let mut record = bench.record().clone();
@@ -71,7 +84,7 @@ fn the_vote_at_the_end_of_all_terms_overflows_nothing() {
     bench.objects.insert(shop(), record);
     let mut bench = bench.restart(2, START + D, crate::witness::Start::Restarted);
     assert_eq!(bench.ask("ireland", &format!("{}.1", u64::MAX), START + D), Ok(()));
-    assert_eq!(bench.query("french", "3.2", START + D + LAPSE), Err((Refusal::HigherVote, None)));
+    assert_eq!(bench.ask("french", "3.2", START + D + LAPSE), Err(Refusal::HigherVote));
     let views = bench.witness.explain(at(START + D + LAPSE));
     assert_eq!(views.len(), 1);
 }

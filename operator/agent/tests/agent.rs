@@ -14,7 +14,7 @@ use std::time::Duration;
 use ed25519_dalek::SigningKey;
 use regent_agent::config::Config;
 use regent_controller::hub::{self, Authenticate, HubHandle, NodeGroups, NonceSet};
-use regent_core::charter::{Charter, SiteEntry};
+use regent_core::charter::{Charter, Pinned, SiteEntry};
 use regent_core::ids::{Epoch, GroupKey, NodeName, SiteName};
 use regent_core::instruction::Instruction;
 use regent_core::message::{Ask, Entry, Grant, NodeCertificate, Request, Round, Tag, entry_tree};
@@ -82,9 +82,10 @@ fn charter(anchor: &str) -> Charter {
 }
 
 /// What Ireland asks for its shop, and three of four witnesses grant.
-fn round(entries: &[Entry], nonces: &NonceSet) -> Round {
+fn round(charter: Digest, entries: &[Entry], nonces: &NonceSet) -> Round {
     let request = Request {
         charter_version: 1,
+        charter,
         site: site("ireland"),
         ask: Ask::Grant,
         id: Digest::of(b"one"),
@@ -111,6 +112,7 @@ fn round(entries: &[Entry], nonces: &NonceSet) -> Round {
 /// The guard's decisions behind its socket, without a kubelet and without pods.
 #[derive(Clone)]
 struct TestGuard {
+    charter: Digest,
     core: Arc<Mutex<GuardCore>>,
     random: Arc<AtomicU8>,
     counted: Arc<watch::Sender<usize>>,
@@ -119,6 +121,8 @@ struct TestGuard {
 
 impl TestGuard {
     fn new(charter: Charter) -> Self {
+        let charter = Pinned::from(charter);
+        let digest = charter.digest();
         let config = GuardConfig {
             site: site("ireland"),
             node: node(),
@@ -127,6 +131,7 @@ impl TestGuard {
             freeze_margin: Duration::from_millis(50),
         };
         Self {
+            charter: digest,
             core: Arc::new(Mutex::new(GuardCore::new(config, Journal::default()).unwrap())),
             random: Arc::default(),
             counted: Arc::new(watch::Sender::new(0)),
@@ -220,7 +225,7 @@ impl Hub {
         within(async {
             while *counted.borrow_and_update() == before {
                 let nonces = self.handle.nonces();
-                self.handle.deliver(&round(&entries, &nonces), &entries, &entries, &nonces);
+                self.handle.deliver(&round(guard.charter, &entries, &nonces), &entries, &entries, &nonces);
                 let _ = tokio::time::timeout(Duration::from_millis(100), counted.changed()).await;
             }
         })

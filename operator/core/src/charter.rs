@@ -7,12 +7,13 @@ mod tests;
 mod verify;
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{PartyName, SiteName};
-use crate::sign::{PublicKey, Statement};
+use crate::sign::{Digest, PublicKey, Statement};
 
 pub use failure::{Analysis, Cause, Outcome};
 pub use signed::{SignatureError, SignedCharter};
@@ -123,6 +124,36 @@ fn default_drift() -> u32 {
 
 impl Statement for Charter {
     const PAYLOAD_TYPE: &'static str = "application/vnd.regent.charter.v1+json";
+}
+
+/// A charter that was verified, with what tells it from every other one. Two charters may
+/// bear one version (a federation that was begun anew, a version that was signed twice).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pinned {
+    charter: Charter,
+    digest: Digest,
+}
+
+impl From<Charter> for Pinned {
+    fn from(charter: Charter) -> Self {
+        // A struct of strings, numbers and lists always has a text.
+        let digest = Digest::of(&serde_json::to_vec(&charter).unwrap_or_default());
+        Self { charter, digest }
+    }
+}
+
+impl Pinned {
+    /// Of its text: what requests are bound to.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+}
+
+impl Deref for Pinned {
+    type Target = Charter;
+    fn deref(&self) -> &Charter {
+        &self.charter
+    }
 }
 
 impl Charter {

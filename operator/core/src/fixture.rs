@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use ed25519_dalek::SigningKey;
 
-use crate::charter::{Charter, Interlock, Party, Role, SiteEntry};
+use crate::charter::{Charter, Interlock, Party, Pinned, Role, SiteEntry};
 use crate::ids::{GroupKey, SiteName};
 use crate::message::{Ask, Entry, Exception, Grant, Request, Round, Tag, Vote, entry_tree};
 use crate::plan::{Plan, Protection, Trigger, WhenNotReady};
@@ -124,6 +124,7 @@ impl Federation {
         let site_name: SiteName = site.parse().unwrap();
         let request = Request {
             charter_version: self.charter.version,
+            charter: Pinned::from(self.charter.clone()).digest(),
             site: site_name,
             ask,
             id: Digest([5; 32]),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::charter::Charter;
+use crate::charter::{Charter, Pinned};
 use crate::ids::{Epoch, GroupKey, SiteName};
 use crate::merkle::{Path, Tree};
 use crate::plan::Protection;
@@ -91,6 +91,9 @@ pub struct Tag(#[serde(with = "base64_bytes")] pub Vec<u8>);
 pub struct Request {
     /// The charter under which it is made.
     pub charter_version: u64,
+    /// Which charter of that version ([`Pinned::digest`]): how long a promise lasts, and whose
+    /// promises make a quorum, is written there.
+    pub charter: Digest,
     /// Who asks.
     pub site: SiteName,
     /// What for.
@@ -228,6 +231,9 @@ pub enum RoundError {
         /// Needed.
         wanted: u64,
     },
+    /// Made under another charter of the same version.
+    #[error("lease round is under another charter of version {0}")]
+    OtherCharter(u64),
     /// Signed by a site that the charter does not name.
     #[error("lease round is of site {0}, which the charter does not name")]
     UnknownSite(SiteName),
@@ -252,10 +258,13 @@ pub struct VerifiedRound {
 impl Round {
     /// Verifies every signature under the charter. Answers that are not valid grants of
     /// distinct witnesses of the charter to this very request are left out.
-    pub fn verify(&self, charter: &Charter) -> Result<VerifiedRound, RoundError> {
+    pub fn verify(&self, charter: &Pinned) -> Result<VerifiedRound, RoundError> {
         let claimed: Request = self.request.peek()?;
         if claimed.charter_version != charter.version {
             return Err(RoundError::Charter { found: claimed.charter_version, wanted: charter.version });
+        }
+        if claimed.charter != charter.digest() {
+            return Err(RoundError::OtherCharter(charter.version));
         }
         let site = charter.site(&claimed.site).ok_or_else(|| RoundError::UnknownSite(claimed.site.clone()))?;
         if !self.request.is_signed_by(site.name.as_str(), &site.key) {

@@ -227,7 +227,7 @@ fn make_node(
     let config = GuardConfig {
         site: options.site.clone(),
         node: NodeName(options.node.clone()),
-        charter,
+        charter: charter.into(),
         boot_id: boot_id()?,
         freeze_margin: Duration::from_millis(options.freeze_margin_ms),
     };

@@ -42,7 +42,7 @@ use ed25519_dalek::SigningKey;
 
 use crate::witness::MAX_PLANS;
 use group::{Group, Role};
-use regent_core::charter::Charter;
+use regent_core::charter::{Charter, Pinned};
 use regent_core::ids::{GroupKey, SiteName};
 use regent_core::message::{Ask, Entry, Line, Request, Submission, Tag, entry_tree};
 use regent_core::plan::{Plan, Protection};
@@ -97,7 +97,7 @@ pub enum ContenderError {
 /// Holder and candidate of one replica.
 #[derive(Debug)]
 pub struct Contender {
-    charter: Charter,
+    charter: Pinned,
     site: SiteName,
     number: u32,
     groups: BTreeMap<GroupKey, Group>,
@@ -123,7 +123,7 @@ impl Contender {
         };
         let number = entry.number;
         Ok(Self {
-            charter,
+            charter: charter.into(),
             site,
             number,
             groups: BTreeMap::new(),
@@ -222,6 +222,7 @@ impl Contender {
     pub fn seal(&mut self, outgoing: &Outgoing, id: Digest, nonce_root: Digest, key: &SigningKey) -> Submission {
         let request = Request {
             charter_version: self.charter.version,
+            charter: self.charter.digest(),
             site: self.site.clone(),
             ask: outgoing.ask.clone(),
             id,

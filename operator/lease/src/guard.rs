@@ -35,7 +35,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use nonce::{Nonces, Serial};
-use regent_core::charter::Charter;
+use regent_core::charter::Pinned;
 use regent_core::event::{Actor, Event};
 use regent_core::ids::{Epoch, GroupKey, NodeName, SiteName};
 use regent_core::instruction::Instruction;
@@ -49,7 +49,7 @@ pub struct GuardConfig {
     /// This node.
     pub node: NodeName,
     /// The pinned charter: certificates under any other count for nothing.
-    pub charter: Charter,
+    pub charter: Pinned,
     /// The identity of this boot of the machine (`/proc/sys/kernel/random/boot_id`).
     pub boot_id: String,
     /// How long before the lease's end freezing begins, on top of the longest freeze measured.

@@ -2,13 +2,14 @@
 //! chance only where a schedule asks for it. What the simulation meets once in a hundred
 //! thousand seeds is met here by its name.
 
+mod charter;
 mod drift;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::contender::{Contender, ContenderEvent, GroupInput, Output, Readiness, RoleName, RoundId};
-use crate::witness::{Config, MacKey, Record, Start, Witness, WitnessEvent};
+use crate::witness::{Config, MacKey, Record, Start, StartError, Witness, WitnessEvent};
 use regent_core::charter::Charter;
 use regent_core::fixture::{Federation, SITES, at_ms};
 use regent_core::ids::{Epoch, GroupKey, SiteName};
@@ -53,6 +54,8 @@ pub struct Voter {
     pub liar: Option<Liar>,
     pub charter: Charter,
     pub lapsed: Vec<(u64, GroupKey)>,
+    /// Why it did not start.
+    pub refused: Option<StartError>,
 }
 
 enum Ev {
@@ -127,6 +130,7 @@ impl Script {
                 liar: None,
                 charter: charter.clone(),
                 lapsed: Vec::new(),
+                refused: None,
             };
             fed.voters.insert(v, voter);
             fed.start(v, Start::First);
@@ -149,7 +153,13 @@ impl Script {
             answers_for: None,
             wall_s: Some(1_800_000_000 + now / 1000),
         };
-        voter.witness = Some(Witness::new(config, voter.objects.clone()).unwrap());
+        voter.witness = match Witness::new(config, voter.objects.clone()) {
+            Ok(witness) => Some(witness),
+            Err(error) => {
+                voter.refused = Some(error);
+                None
+            }
+        };
     }
 
     pub fn join(&mut self, s: &'static str, replica: usize, plans: &[Plan]) {

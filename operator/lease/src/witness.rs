@@ -36,7 +36,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use regent_core::charter::Charter;
+use regent_core::charter::{Charter, Pinned};
 use regent_core::ids::{GroupKey, PartyName, SiteName};
 use regent_core::time::Moment;
 
@@ -128,6 +128,19 @@ pub enum StartError {
         /// How many records were found.
         records: usize,
     },
+    /// The records were written under another charter. What was promised under that one may
+    /// last longer, or count towards another quorum, than this one says (L17).
+    #[error(
+        "witness {site}: the record of group {group} was written under another charter than this one of version {version}; a charter can't be replaced yet, so give it back the one that it had"
+    )]
+    OtherCharter {
+        /// The site.
+        site: SiteName,
+        /// Whose record.
+        group: GroupKey,
+        /// The version that it was started with.
+        version: u64,
+    },
     /// A record of a start that has not happened by this count.
     #[error(
         "witness {site}: the record of group {group} was written by start {found}, this is start {start}; its count of starts was set back, so start it as stale"
@@ -148,7 +161,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Witness {
     site: SiteName,
-    charter: Charter,
+    charter: Pinned,
     start: u64,
     waits_until: Option<Moment>,
     lead: Lead,
@@ -190,6 +203,12 @@ impl Witness {
         let later = records.iter().find(|(_, record)| record.start >= start && how != Start::Stale);
         if let Some((group, record)) = later {
             return Err(StartError::LaterRecord { site, group: group.clone(), found: record.start, start });
+        }
+        let charter = Pinned::from(charter);
+        let others = |record: &Record| record.charter.is_some_and(|c| c != charter.digest());
+        if let Some((group, _)) = records.iter().find(|(_, record)| others(record)) {
+            let version = charter.version;
+            return Err(StartError::OtherCharter { site, group: group.clone(), version });
         }
         let d = charter.lease_duration();
         let waits_until = match how {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
-use regent_core::charter::{Charter, SiteEntry};
+use regent_core::charter::{Charter, Pinned, SiteEntry};
 use regent_core::ids::{GroupKey, NodeName, SiteName};
 use regent_core::instruction::Instruction;
 use regent_core::message::{Ask, Entry, Grant, NodeCertificate, Request, Round, Tag, entry_tree};
@@ -75,9 +75,10 @@ fn entry(name: &str) -> Entry {
 }
 
 /// What Ireland asks and three of four witnesses grant.
-fn round(entries: &[Entry], nonces: &NonceSet) -> Round {
+fn round(charter: &Pinned, entries: &[Entry], nonces: &NonceSet) -> Round {
     let request = Request {
         charter_version: 1,
+        charter: charter.digest(),
         site: site("ireland"),
         ask: Ask::Grant,
         id: Digest::of(b"one"),
@@ -267,9 +268,9 @@ async fn each_node_gets_its_own_groups_with_paths_that_prove_them() {
     let entries = ["bank", "mail", "post", "shop"].map(entry);
     let granted = [entry("bank"), entry("shop")];
     let nonces = site.hub.nonces();
-    let round = round(&entries, &nonces);
+    let charter = Pinned::from(charter(&site.identity.ca.certificate_pem));
+    let round = round(&charter, &entries, &nonces);
     assert_eq!(site.hub.deliver(&round, &entries, &granted, &nonces), 2, "n3 has no group");
-    let charter = charter(&site.identity.ca.certificate_pem);
     for (agent, nonce, groups) in [(&mut n1, [1; 32], vec!["shop"]), (&mut n2, [2; 32], vec!["bank", "shop"])] {
         let Some(Down::Certificate(certificate)) = agent.hear().await else { panic!("no certificate") };
         let certificate = NodeCertificate::try_from(certificate).unwrap();
@@ -301,7 +302,7 @@ async fn two_agents_of_a_node_are_both_served_while_one_replaces_the_other() {
     assert_eq!(alive(&site.hub), Some(true));
     site.hub.set_groups(NodeGroups::from_lists([(&group("shop"), &[node("n1")])]));
     let (entries, nonces) = ([entry("shop")], site.hub.nonces());
-    site.hub.deliver(&round(&entries, &nonces), &entries, &entries, &nonces);
+    site.hub.deliver(&round(&charter("").into(), &entries, &nonces), &entries, &entries, &nonces);
     for agent in [&mut older, &mut newer] {
         assert!(matches!(agent.hear().await, Some(Down::Certificate(_))));
     }

@@ -62,9 +62,9 @@ pub fn judge(envelope: Result<Envelope, String>, force: &Envelope, current: &Cha
                 format!("signed by the parties that version {} demands", current.version),
             ),
             in_force: not_used(
-                "NotPinned",
+                "CannotReplace",
                 format!(
-                    "version {} is in force; put version {} into the chart's value `charter` at every site",
+                    "version {} stays in force: a charter can't be replaced while groups are held. Don't put version {} into the chart's value `charter`: witnesses refuse to start with it, and every group would pause",
                     current.version, next.version
                 ),
             ),
@@ -156,7 +156,7 @@ mod tests {
         let shown = verdict(Ok(force.clone()));
         assert_eq!((shown.accepted.0, shown.in_force.0), (Truth::True, Truth::True), "{shown:?}");
         let offered = verdict(Ok(good));
-        assert_eq!((offered.accepted.0, offered.in_force.1), (Truth::True, "NotPinned"), "{offered:?}");
+        assert_eq!((offered.accepted.0, offered.in_force.1), (Truth::True, "CannotReplace"), "{offered:?}");
         for envelope in [bad, unsigned, signed(&next, 2)] {
             let refused = verdict(Ok(envelope));
             assert_eq!((refused.accepted.0, refused.accepted.1), (Truth::False, "NotSigned"));

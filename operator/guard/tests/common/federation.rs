@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ed25519_dalek::SigningKey;
-use regent_core::charter::{Charter, Interlock, Party, Role, SiteEntry};
+use regent_core::charter::{Charter, Interlock, Party, Pinned, Role, SiteEntry};
 use regent_core::ids::Epoch;
 use regent_core::merkle::Tree;
 use regent_core::message::{Ask, Entry, Exception, Grant, NodeCertificate, Refusal, Request, Round, Tag, entry_tree};
@@ -96,6 +96,7 @@ impl Federation {
         let tree = entry_tree(entries);
         let request = Request {
             charter_version: 1,
+            charter: Pinned::from(self.charter.clone()).digest(),
             site: site.parse().unwrap(),
             ask: Ask::Grant,
             id: Digest::of(&NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes()),

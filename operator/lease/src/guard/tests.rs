@@ -39,7 +39,7 @@ impl Node {
         let config = GuardConfig {
             site: site.parse().unwrap(),
             node: NodeName("n1".into()),
-            charter: federation.charter.clone(),
+            charter: federation.charter.clone().into(),
             boot_id: boot.into(),
             freeze_margin: MARGIN,
         };
@@ -452,7 +452,7 @@ fn a_guard_that_comes_back_after_the_deadline_fences_first_and_thaws_nothing() {
     let config = GuardConfig {
         site: "ie".parse().unwrap(),
         node: NodeName("n1".into()),
-        charter: node.federation.charter.clone(),
+        charter: node.federation.charter.clone().into(),
         boot_id: "boot-1".into(),
         freeze_margin: MARGIN,
     };
@@ -485,4 +485,28 @@ fn a_journal_can_not_give_more_than_a_from_now() {
     record.lease = record.lease.map(|l| Lease { until: at_ms(900_000), ..l });
     let again = Node::of("ie", journal, "boot-1");
     assert_eq!(again.lease_end_ms(), Some(1000 + A_MS));
+}
+
+#[test]
+fn l13_a_certificate_of_another_charter_with_the_same_version_counts_for_nothing() {
+    let mut node = Node::with_pod();
+    let mut other = node.federation.charter.clone();
+    // Who granted under this one promised 1 s and not 5.
+    other.lease_duration_ms = 1_000;
+    let nonce = node.guard.new_nonce(at_ms(1000), [7; 32]);
+    let entries = vec![Entry { group: group(), epoch: epoch("1.1"), state: Protection::Protected }];
+    let nonces = Tree::over([nonce]);
+    let mut theirs = Federation::new();
+    theirs.charter = other;
+    for (federation, counts) in [(theirs, false), (Federation::new(), true)] {
+        let certificate = NodeCertificate {
+            round: federation.round("ie", Ask::Grant, nonces.root(), &entries, &["fr", "de", "ch"]),
+            nonce: nonce.to_vec(),
+            nonce_path: nonces.path(0).unwrap(),
+            entries: vec![(entries[0].clone(), entry_tree(&entries).path(0).unwrap())],
+        };
+        node.guard.on_certificate(at_ms(1010), &certificate);
+        let lease = node.guard.journal().groups.get(&group()).and_then(|g| g.lease);
+        assert_eq!(lease.is_some(), counts);
+    }
 }

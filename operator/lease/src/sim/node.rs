@@ -68,7 +68,7 @@ impl Node {
         GuardConfig {
             site: name(id.site),
             node: node_name(id),
-            charter: charter.clone(),
+            charter: charter.clone().into(),
             boot_id: format!("boot-{}", self.boots),
             freeze_margin: Duration::from_millis(MARGIN_MS),
         }

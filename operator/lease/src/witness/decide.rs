@@ -2,7 +2,7 @@
 
 use super::Witness;
 use super::group::{Asked, Group};
-use regent_core::ids::{Epoch, GroupKey, SiteName};
+use regent_core::ids::{GroupKey, SiteName};
 use regent_core::message::{Ask, Entry, Line, Refusal, Vote};
 use regent_core::plan::{Protection, VerifiedPlan};
 use regent_core::time::Moment;

@@ -9,6 +9,7 @@ use regent_core::charter::Charter;
 use regent_core::ids::{Epoch, GroupKey, SiteName};
 use regent_core::message::Vote;
 use regent_core::plan::VerifiedPlan;
+use regent_core::sign::Digest;
 use regent_core::time::Moment;
 
 /// L3: the group is that site's until then.
@@ -231,10 +232,11 @@ impl Group {
     }
 
     /// Marks a write of the record and returns what is to be written.
-    pub(super) fn write(&mut self, start: u64, wall_s: Option<u64>) -> Record {
+    pub(super) fn write(&mut self, start: u64, charter: Digest, wall_s: Option<u64>) -> Record {
         self.disk = Disk::Pending { existed: self.was_persisted() };
         self.record.start = start;
         self.record.writes = self.record.writes.saturating_add(1);
+        self.record.charter = Some(charter);
         self.record.written_s = wall_s;
         self.record.plan = self.plan.as_ref().map(|p| p.envelope().clone()).or_else(|| self.record.plan.take());
         self.record.clone()

@@ -51,6 +51,18 @@ pub enum RequestError {
         /// The witness's version.
         wanted: u64,
     },
+    /// Made under another charter of the same version.
+    #[error(
+        "lease request of site {site} is under another charter of version {version} than witness {witness} has; give both the same charter"
+    )]
+    OtherCharter {
+        /// Who asks.
+        site: SiteName,
+        /// Who is asked.
+        witness: SiteName,
+        /// The version of both.
+        version: u64,
+    },
     /// Signed by nobody whom the charter names.
     #[error("lease request is of site {0}, which the charter does not name; add it to the charter's sites")]
     UnknownSite(SiteName),
@@ -175,7 +187,7 @@ impl Witness {
         self.answer(&request, submission, &mut receipt, &mut dirty);
         for key in dirty {
             if let Some(group) = self.groups.get_mut(&key) {
-                let record = group.write(self.start, wall_s);
+                let record = group.write(self.start, self.charter.digest(), wall_s);
                 receipt.persists.push((key, record));
             }
         }
@@ -318,6 +330,10 @@ impl Witness {
                 found: request.charter_version,
                 wanted: self.charter.version,
             });
+        }
+        if request.charter != self.charter.digest() {
+            let version = self.charter.version;
+            return Err(RequestError::OtherCharter { site: request.site, witness: self.site.clone(), version });
         }
         if entry_tree(&submission.entries).root() != request.entry_root {
             return Err(RequestError::WrongEntries(request.site));

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use regent_core::ids::{Epoch, SiteName};
 use regent_core::message::Vote;
-use regent_core::sign::Envelope;
+use regent_core::sign::{Digest, Envelope};
 
 /// An epoch that its holder ended (L12).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,9 @@ pub struct Record {
     /// Grows with each write, so that no write leaves the object unchanged and every
     /// older write in flight fails its comparison.
     pub writes: u64,
+    /// The charter under which it was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charter: Option<Digest>,
     /// Wall clock of the write, seconds since 1970 (L14 only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub written_s: Option<u64>,

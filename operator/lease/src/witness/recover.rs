@@ -153,6 +153,7 @@ impl Witness {
             let mut record = self.groups.get(key).map_or_else(Record::default, |g| g.record.clone());
             self.merge(&mut record, &states, certified.get(key));
             record.start = self.start;
+            record.charter = Some(self.charter.digest());
             record.writes = record.writes.saturating_add(1);
             record.written_s = wall_s;
             records.insert(key.clone(), record);

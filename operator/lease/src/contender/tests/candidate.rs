@@ -19,7 +19,7 @@ fn l11_a_new_group_s_home_asks_before_it_votes_and_its_first_epoch_has_term_1() 
     desk.answer(10_021, newest, "lu", yes());
     let certified = desk.certified();
     assert_eq!((certified.len(), certified[0].round.grants.len()), (1, 3));
-    assert!(certified[0].round.verify(&desk.federation.charter).unwrap().is_granted(&group()));
+    assert!(certified[0].round.verify(&desk.federation.charter.clone().into()).unwrap().is_granted(&group()));
     assert_eq!(desk.events().len(), 2, "eligible, and the certificate");
 }
 

@@ -74,6 +74,13 @@ fn a_request_under_another_charter_version_is_refused_with_both_versions() {
 }
 
 #[test]
+fn a_request_under_another_charter_of_the_same_version_is_refused() {
+    let mut bench = Bench::held();
+    let error = refused(&mut bench, &signed_as("ireland", "ireland", |r| r.charter = Digest::of(b"another")));
+    assert!(matches!(error, RequestError::OtherCharter { version: 1, .. }), "{error}");
+}
+
+#[test]
 fn entries_that_are_not_the_signed_ones_are_refused() {
     let mut bench = Bench::held();
     let mut changed = signed_as("ireland", "ireland", |_| ());

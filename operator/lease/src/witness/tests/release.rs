@@ -178,7 +178,7 @@ fn the_answers_to_a_retirement_are_no_certificate() {
     let grant = bench.submit(&ask, START + P);
     assert!(grant.exceptions.is_empty());
     let round = regent_core::message::Round { request: ask.request, grants: Vec::new() };
-    assert!(matches!(round.verify(&charter()), Err(regent_core::message::RoundError::NotAGrant)));
+    assert!(matches!(round.verify(&charter().into()), Err(regent_core::message::RoundError::NotAGrant)));
     let promise = bench.witness.explain_group(&shop(), at(START + P)).unwrap().promise.unwrap();
     assert_eq!(promise.left_ms, D - P, "and they promise nothing");
 }

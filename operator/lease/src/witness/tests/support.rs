@@ -2,12 +2,13 @@
 //!
 //! D = 6 s, so P = 1 s; W = 5 s. The four sites that are not home are the witnesses.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use ed25519_dalek::SigningKey;
 
 use crate::witness::{Config, MacKey, Record, Start, Witness, WitnessEvent};
-use regent_core::charter::{Charter, Interlock, Party, Role, SiteEntry};
+use regent_core::charter::{Charter, Interlock, Party, Pinned, Role, SiteEntry};
 use regent_core::ids::{Epoch, GroupKey, SiteName};
 use regent_core::message::{
     Ask, Entry, Exception, Grant, Line, Proof, Refusal, Request, Round, Submission, Tag, Vote, entry_tree,
@@ -124,9 +125,15 @@ pub fn entry(at: &str) -> Entry {
     entry_of(shop(), at, Protection::Protected)
 }
 
+thread_local! {
+    /// The charter of this test's witness, by which everybody asks.
+    static PINNED: Cell<Option<Digest>> = const { Cell::new(None) };
+}
+
 pub fn request(name: &str, ask: Ask, entries: &[Entry], tags: BTreeMap<SiteName, Tag>, id: u64) -> Request {
     Request {
         charter_version: 1,
+        charter: PINNED.get().unwrap_or_else(|| Pinned::from(charter()).digest()),
         site: site(name),
         ask,
         id: Digest::of(&id.to_be_bytes()),
@@ -187,6 +194,7 @@ impl Bench {
     }
 
     pub fn with(config: Config, objects: BTreeMap<GroupKey, Record>) -> Self {
+        PINNED.set(Some(Pinned::from(config.charter.clone()).digest()));
         let witness = Witness::new(config, objects.clone()).unwrap();
         Self { witness, objects, tags: BTreeMap::new(), ids: 0 }
     }

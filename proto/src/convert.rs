@@ -5,7 +5,7 @@ use std::time::Duration;
 use regent_core::ids::GroupKey;
 use regent_core::instruction::Instruction;
 use regent_core::merkle::Path;
-use regent_core::message::{Entry, NodeCertificate, Proof, Round, Submission};
+use regent_core::message::{Entry, MAX_PROOFS, NodeCertificate, Proof, Round, Submission};
 use regent_core::plan::Protection;
 use regent_core::sign::{Digest, Envelope, Signature};
 
@@ -119,15 +119,15 @@ impl TryFrom<v1::Round> for Round {
 
 impl From<Submission> for v1::Submission {
     fn from(s: Submission) -> Self {
-        let proof = s.proof.map(|p| {
+        let proofs = s.proofs.into_iter().map(|p| {
             // The usual proof covers the very same groups: they are sent once.
             let list = if p.entries == s.entries { Vec::new() } else { p.entries };
             v1::Proof { round: Some(p.round.into()), entries: list.into_iter().map(Into::into).collect() }
         });
         Self {
             request: Some(s.request.into()),
+            proofs: proofs.collect(),
             entries: s.entries.into_iter().map(Into::into).collect(),
-            proof,
             plans: s.plans.into_iter().map(Into::into).collect(),
         }
     }
@@ -137,16 +137,15 @@ impl TryFrom<v1::Submission> for Submission {
     type Error = ConvertError;
     fn try_from(s: v1::Submission) -> Result<Self, ConvertError> {
         let own = entries(s.entries)?;
-        let proof = match s.proof {
-            None => None,
-            Some(p) => {
-                let round = p.round.ok_or_else(|| missing("Proof", "round"))?.try_into()?;
-                let list = if p.entries.is_empty() { own.clone() } else { entries(p.entries)? };
-                Some(Proof { round, entries: list })
-            }
+        let proof = |p: v1::Proof| {
+            let round = p.round.ok_or_else(|| missing("Proof", "round"))?.try_into()?;
+            let list = if p.entries.is_empty() { own.clone() } else { entries(p.entries)? };
+            Ok(Proof { round, entries: list })
         };
+        // Bounded before anything is copied for them.
+        let proofs = s.proofs.into_iter().take(MAX_PROOFS).map(proof).collect::<Result<_, ConvertError>>()?;
         let request = s.request.ok_or_else(|| missing("Submission", "request"))?.into();
-        Ok(Self { request, entries: own, proof, plans: envelopes(s.plans) })
+        Ok(Self { request, entries: own, proofs, plans: envelopes(s.plans) })
     }
 }
 

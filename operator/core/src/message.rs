@@ -318,6 +318,9 @@ impl VerifiedRound {
     }
 }
 
+/// The most proofs of one submission.
+pub const MAX_PROOFS: usize = 2;
+
 /// What travels with a request and is not signed again: it is checked by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Submission {
@@ -325,8 +328,9 @@ pub struct Submission {
     pub request: Envelope,
     /// Its entries, whose root is in the request.
     pub entries: Vec<Entry>,
-    /// The round before, as proof of a quorum (L2), with its entries if they differ.
-    pub proof: Option<Proof>,
+    /// The last certificate of each group, as proof of a quorum (L2): the round before, and
+    /// another one where that doesn't prove all ([`MAX_PROOFS`]).
+    pub proofs: Vec<Proof>,
     /// Plans for witnesses that hold an older version: signed by home and countersigned.
     pub plans: Vec<Envelope>,
 }

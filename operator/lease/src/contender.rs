@@ -329,10 +329,10 @@ impl Contender {
                 marks.insert((*key).clone(), group.mark);
             }
         }
-        let proof = self.book.proof(&subjects, self.charter.quorum());
+        let proofs = self.book.proofs(&subjects, self.charter.quorum());
         let round = self.book.open(now, ask.clone(), entries.clone(), whole, marks);
         let tags = self.tags.iter().map(|(witness, (_, tag))| (witness.clone(), tag.clone())).collect();
-        self.out.push(Output::Send(Outgoing { round, ask, entries, tags, proof, plans, to }));
+        self.out.push(Output::Send(Outgoing { round, ask, entries, tags, proofs, plans, to }));
     }
 }
 

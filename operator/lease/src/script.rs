@@ -4,6 +4,7 @@
 
 mod charter;
 mod drift;
+mod groups;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

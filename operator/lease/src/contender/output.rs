@@ -22,8 +22,8 @@ pub struct Outgoing {
     pub entries: Vec<Entry>,
     /// For each witness the tag of its last answer.
     pub tags: BTreeMap<SiteName, Tag>,
-    /// The last certificate (L2).
-    pub proof: Option<Proof>,
+    /// The last certificate of each group (L2).
+    pub proofs: Vec<Proof>,
     /// Plans that one of the witnesses may lack.
     pub plans: Vec<Envelope>,
     /// The witnesses that are asked.
@@ -33,7 +33,7 @@ pub struct Outgoing {
 impl Outgoing {
     /// What is sent, once the request is signed.
     pub(super) fn submission(&self, request: Envelope) -> Submission {
-        Submission { request, entries: self.entries.clone(), proof: self.proof.clone(), plans: self.plans.clone() }
+        Submission { request, entries: self.entries.clone(), proofs: self.proofs.clone(), plans: self.plans.clone() }
     }
 }
 

@@ -7,7 +7,7 @@ use super::group::PlanMark;
 use super::output::RoundId;
 use regent_core::charter::Charter;
 use regent_core::ids::{GroupKey, SiteName};
-use regent_core::message::{Ask, Entry, Exception, Grant, Proof, Round, Tag, Vote, verify_grant};
+use regent_core::message::{Ask, Entry, Exception, Grant, MAX_PROOFS, Proof, Round, Tag, Vote, verify_grant};
 use regent_core::sign::{Digest, Envelope};
 use regent_core::time::Moment;
 
@@ -163,13 +163,24 @@ impl Book {
         Some((Round { request: request.clone(), grants }, round.entries.clone()))
     }
 
-    /// The certificate to show with the next request: the one that proves most of
-    /// `groups`, and of those the newest (L2).
-    pub(super) fn proof(&self, groups: &BTreeSet<&GroupKey>, quorum: usize) -> Option<Proof> {
-        let proven =
-            |r: &SentRound| r.yes.iter().filter(|(group, yes)| **yes >= quorum && groups.contains(group)).count();
-        let best = self.rounds.iter().filter(|r| proven(r) > 0).max_by_key(|r| (proven(r), r.id))?;
-        let (round, entries) = self.round(best.id)?;
-        Some(Proof { round, entries })
+    /// The certificates to show with the next request (L2): the newest, and where that doesn't
+    /// prove all of `groups`, the one that proves most of the others. A group's proof must not
+    /// grow old because another group of the same request is refused, or a witness that leaves
+    /// one group out answers faster than one that doesn't.
+    pub(super) fn proofs(&self, groups: &BTreeSet<&GroupKey>, quorum: usize) -> Vec<Proof> {
+        let mut unproven = groups.clone();
+        let mut proofs = Vec::new();
+        while proofs.len() < MAX_PROOFS {
+            let proven = |r: &&SentRound| {
+                r.yes.iter().filter(|(group, yes)| **yes >= quorum && unproven.contains(group)).count()
+            };
+            let useful = self.rounds.iter().filter(|r| proven(r) > 0);
+            let best =
+                if proofs.is_empty() { useful.max_by_key(|r| r.id) } else { useful.max_by_key(|r| (proven(r), r.id)) };
+            let Some(best) = best else { break };
+            proofs.extend(self.round(best.id).map(|(round, entries)| Proof { round, entries }));
+            unproven.retain(|group| best.yes.get(*group).is_none_or(|yes| *yes < quorum));
+        }
+        proofs
     }
 }

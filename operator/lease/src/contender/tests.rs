@@ -165,7 +165,7 @@ fn l10_a_holder_renews_each_p_at_all_witnesses_with_its_last_certificate_as_proo
     desk.tick(10_010 + P_MS);
     let renewal = desk.newest();
     assert_eq!((renewal.ask.clone(), renewal.to.len(), renewal.tags.len()), (Ask::Grant, 4, 4));
-    let proof = renewal.proof.clone().unwrap();
+    let proof = renewal.proofs[0].clone();
     // The fourth grant came after the certificate, and is in the proof.
     assert_eq!(proof.round.grants.len(), 4);
     assert_eq!(proof.entries, renewal.entries);

@@ -87,12 +87,10 @@ impl Witness {
     pub(super) fn take_proof(
         &mut self,
         submission: &Submission,
+        proof: &Proof,
         now: Moment,
         wall_s: Option<u64>,
     ) -> Result<(), Ignored> {
-        let Some(proof) = &submission.proof else {
-            return Ok(());
-        };
         let entries = if proof.entries.is_empty() { &submission.entries } else { &proof.entries };
         let round = self.verify_proof(proof, entries)?;
         let issued = self.read_tag(&round.request, now);

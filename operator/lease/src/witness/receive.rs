@@ -6,7 +6,9 @@ use super::decide::{Claim, No};
 use super::group::Promise;
 use super::{Record, Witness};
 use regent_core::ids::{Epoch, GroupKey, SiteName};
-use regent_core::message::{Ask, Exception, Grant, Refusal, Request, RoundError, Submission, Vote, entry_tree};
+use regent_core::message::{
+    Ask, Exception, Grant, MAX_PROOFS, Refusal, Request, RoundError, Submission, Vote, entry_tree,
+};
 use regent_core::plan::{PlanError, Protection};
 use regent_core::sign::{Digest, Envelope, SignError};
 use regent_core::time::{Moment, nanos};
@@ -179,7 +181,9 @@ impl Witness {
         // A stale witness must not write over what it may have forgotten (L8).
         if !self.is_stale() {
             (receipt.offered, dirty) = self.take_plans(&submission.plans, received, &mut receipt.ignored);
-            receipt.ignored.extend(self.take_proof(submission, received, wall_s).err());
+            for proof in submission.proofs.iter().take(MAX_PROOFS) {
+                receipt.ignored.extend(self.take_proof(submission, proof, received, wall_s).err());
+            }
         }
         if self.is_stale() {
             dirty.clear();

@@ -20,7 +20,7 @@ fn signed_as(name: &str, signer: &str, change: impl FnOnce(&mut Request)) -> Sub
     let entries = vec![entry("1.1")];
     let mut request = request(name, Ask::Grant, &entries, BTreeMap::new(), 1);
     change(&mut request);
-    Submission { request: Envelope::sign(&request, name, &key(signer)), entries, proof: None, plans: Vec::new() }
+    Submission { request: Envelope::sign(&request, name, &key(signer)), entries, proofs: Vec::new(), plans: Vec::new() }
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn a_proof_of_absurd_size_is_ignored_before_anything_in_it_is_parsed() {
     wide.entries = vec![entry("1.1"); MAX_ENTRIES + 1];
     for proof in [crowded, long, wide] {
         let mut ask = bench.submission("ireland", Ask::Grant, &[entry("1.1")]);
-        ask.proof = Some(proof);
+        ask.proofs = vec![proof];
         let receipt = bench.witness.receive(at(START + P), &ask, None).unwrap();
         assert_eq!(receipt.ignored, [Ignored::ProofTooLarge]);
         assert!(bench.witness.conclude(receipt, &[]).exceptions.is_empty());

@@ -51,7 +51,7 @@ fn a_shown_certificate_lets_a_term_be_sixteen_above_its_own() {
     let mut bench = Bench::held();
     let mut show = bench.submission("ireland", Ask::Grant, &[entry("55.1")]);
     let certified = [entry("40.1")];
-    show.proof = Some(proof_of("ireland", &certified, BTreeMap::new(), &["french", "german", "luxembourg"]));
+    show.proofs = vec![proof_of("ireland", &certified, BTreeMap::new(), &["french", "german", "luxembourg"])];
     assert!(bench.submit(&show, START + P).exception(&shop()).is_none());
 }
 
@@ -59,7 +59,7 @@ fn a_shown_certificate_lets_a_term_be_sixteen_above_its_own() {
 fn a_minority_is_no_certificate_and_lets_no_term_leap() {
     let mut bench = Bench::held();
     let mut show = bench.submission("ireland", Ask::Grant, &[entry("55.1")]);
-    show.proof = Some(proof_of("ireland", &[entry("40.1")], BTreeMap::new(), &["french", "german"]));
+    show.proofs = vec![proof_of("ireland", &[entry("40.1")], BTreeMap::new(), &["french", "german"])];
     assert_eq!(bench.submit(&show, START + P).exception(&shop()).unwrap().reason, Refusal::TermLeap);
 }
 

@@ -93,7 +93,7 @@ fn the_same_certificate_shown_again_and_again_counts_once() {
     }
     // An older holder's certificate that arrives late is no change back either.
     let mut late = bench.submission("ireland", Ask::Query { line: Line::Beside }, &[]);
-    late.proof = Some(proof_of("ireland", &[entry("1.1")], BTreeMap::new(), &QUORUM));
+    late.proofs = vec![proof_of("ireland", &[entry("1.1")], BTreeMap::new(), &QUORUM)];
     let _grant = bench.submit(&late, START + 20 * P);
     assert_eq!(bench.witness.explain_group(&shop(), at(START + 20 * P)).unwrap().changes_this_hour, 1);
 }
@@ -123,7 +123,7 @@ fn all_groups_of_one_party_s_sites_share_a_rate() {
 
 fn certify_of(bench: &mut Bench, name: &str, entry: &regent_core::message::Entry, ms: u64) {
     let mut show = bench.submission(name, Ask::Query { line: Line::Beside }, &[]);
-    show.proof = Some(proof_of(name, std::slice::from_ref(entry), BTreeMap::new(), &QUORUM));
+    show.proofs = vec![proof_of(name, std::slice::from_ref(entry), BTreeMap::new(), &QUORUM)];
     let _grant = bench.submit(&show, ms);
 }
 

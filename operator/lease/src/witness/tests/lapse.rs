@@ -151,7 +151,7 @@ fn a_witness_that_missed_a_group_s_beginning_votes_for_its_certified_holder() {
     bench.register(START, &signed(&protected(1)));
     let entries = [entry("5.2")];
     let mut renewal = bench.submission("french", Ask::Grant, &entries);
-    renewal.proof = Some(proof_of("french", &entries, BTreeMap::new(), &["french", "german", "luxembourg"]));
+    renewal.proofs = vec![proof_of("french", &entries, BTreeMap::new(), &["french", "german", "luxembourg"])];
     assert!(bench.submit(&renewal, START).exception(&shop()).is_none());
     assert_eq!(bench.record().vote, vote("french", "5.2"));
 }

@@ -12,7 +12,7 @@ const QUORUM: [&str; 3] = ["french", "german", "luxembourg"];
 /// Shows `proof` in a renewal at `ms` and tells how long ago the holder was proven.
 fn proven_ago_after(bench: &mut Bench, proof: Proof, ms: u64) -> u64 {
     let mut renewal = bench.submission("ireland", Ask::Grant, &[entry("1.1")]);
-    renewal.proof = Some(proof);
+    renewal.proofs = vec![proof];
     let _grant = bench.submit(&renewal, ms);
     bench.witness.explain_group(&shop(), at(ms)).unwrap().proven_ago_ms
 }
@@ -131,7 +131,7 @@ fn a_query_s_answers_are_no_proof_although_a_quorum_signed_them() {
     let grants = QUORUM.iter().map(|w| grant_of(w, &query, &[])).collect();
     let proof = Proof { round: Round { request: query, grants }, entries: entries.to_vec() };
     let mut renewal = bench.submission("ireland", Ask::Grant, &entries);
-    renewal.proof = Some(proof);
+    renewal.proofs = vec![proof];
     let receipt = bench.witness.receive(at(START + 2 * P), &renewal, None).unwrap();
     assert!(matches!(receipt.ignored[..], [Ignored::Proof(regent_core::message::RoundError::NotAGrant)]));
     // A worthless proof spoils nothing but itself.
@@ -146,7 +146,7 @@ fn a_proof_whose_entries_are_not_the_signed_ones_is_ignored() {
     let mut proof = proof_of("ireland", &[entry("1.1")], my_tag(&bench), &QUORUM);
     proof.entries = vec![entry("40.1")];
     let mut renewal = bench.submission("ireland", Ask::Grant, &[entry("1.1")]);
-    renewal.proof = Some(proof);
+    renewal.proofs = vec![proof];
     let receipt = bench.witness.receive(at(START + 2 * P), &renewal, None).unwrap();
     assert!(matches!(receipt.ignored[..], [Ignored::Proof(regent_core::message::RoundError::WrongEntries)]));
     let _grant = bench.witness.conclude(receipt, &[]);
@@ -177,7 +177,7 @@ fn a_proof_with_a_flipped_signature_is_ignored_and_the_request_is_answered() {
     let mut proof = proof_of("ireland", &[entry("1.1")], my_tag(&bench), &QUORUM);
     proof.round.request.signatures[0].sig[3] ^= 1;
     let mut renewal = bench.submission("ireland", Ask::Grant, &[entry("1.1")]);
-    renewal.proof = Some(proof);
+    renewal.proofs = vec![proof];
     let receipt = bench.witness.receive(at(START + P), &renewal, None).unwrap();
     assert_eq!(receipt.ignored.len(), 1);
     assert!(bench.witness.conclude(receipt, &[]).exception(&shop()).is_none());

@@ -368,10 +368,11 @@ fn submission(
     *ids += 1;
     let entries: Vec<_> = epoch.iter().map(|e| entry(&e.to_string())).collect();
     let tags: BTreeMap<_, _> = proven.iter().map(|t| (site("swiss"), t.clone())).collect();
-    let proof = proven.is_some().then(|| proof_of(name, &entries, tags.clone(), &["french", "german", "luxembourg"]));
+    let proofs =
+        proven.iter().map(|_| proof_of(name, &entries, tags.clone(), &["french", "german", "luxembourg"])).collect();
     let request = request(name, ask, &entries, tags, *ids);
     let request = regent_core::sign::Envelope::sign(&request, name, &key(name));
-    Submission { request, entries, proof, plans: Vec::new() }
+    Submission { request, entries, proofs, plans: Vec::new() }
 }
 
 proptest! {

@@ -242,7 +242,7 @@ fn such_a_tag_inside_a_proof_does_too_and_nothing_is_written() {
     bench.tags.clear();
     let tags: BTreeMap<SiteName, _> = BTreeMap::from([(site("swiss"), later.tags["ireland"].clone())]);
     let mut ask = bench.submission("ireland", Ask::Grant, &[entry("1.1")]);
-    ask.proof = Some(proof_of("ireland", &[entry("1.1")], tags, &["french", "german", "luxembourg"]));
+    ask.proofs = vec![proof_of("ireland", &[entry("1.1")], tags, &["french", "german", "luxembourg"])];
     ask.plans = vec![signed(&protected(2))];
     let receipt = bench.witness.receive(at(AGAIN + D), &ask, None).unwrap();
     assert!(receipt.persists.is_empty());

@@ -221,7 +221,7 @@ impl Bench {
         Submission {
             request: Envelope::sign(&request, name, &key(name)),
             entries: entries.to_vec(),
-            proof: None,
+            proofs: Vec::new(),
             plans: Vec::new(),
         }
     }
@@ -278,7 +278,7 @@ impl Bench {
         let tags = BTreeMap::from([(site("swiss"), self.tags[name].clone())]);
         let entries = [entry(at)];
         let mut submission = self.submission(name, Ask::Grant, &entries);
-        submission.proof = Some(proof_of(name, &entries, tags, &["french", "german", "luxembourg"]));
+        submission.proofs = vec![proof_of(name, &entries, tags, &["french", "german", "luxembourg"])];
         let grant = self.submit(&submission, ms);
         grant.exception(&shop()).map_or(Ok(()), |e| Err(e.reason))
     }

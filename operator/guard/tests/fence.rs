@@ -99,7 +99,7 @@ async fn cut_for(limit_ms: u64, more_ms: i64) -> Vec<&'static str> {
     let mut node = TestNode::new(1000);
     node.start().await;
     let mut pods = [node.gated_pod("shop-0", GROUP).await, node.gated_pod("shop-1", GROUP).await];
-    node.instruct(GROUP, What::Configure(v1::Configure { thaw_limit_ms: limit_ms })).await;
+    node.instruct(GROUP, Instruction::Configure(Duration::from_millis(limit_ms))).await;
     let lease = [entry(GROUP, "1.1", Protected)];
     node.certify(&lease).await;
     let ended = node.event(names::LEASE_END).await.boot_ns;
@@ -157,7 +157,7 @@ async fn a_pod_that_is_deleted_by_force_and_lives_on_is_fenced_and_a_release_wai
     assert!(pod.is_frozen() && pod.lives());
     assert!(node.unpublish(&pod).await.is_err(), "it is dead only when it is");
 
-    assert_eq!(node.instruct(GROUP, retire("1.1")).await.error, "");
+    assert_eq!(node.instruct(GROUP, retire("1.1")).await, "");
     assert!(!pod.lives(), "the release went on, and it lives");
     node.unpublish(&pod).await.unwrap();
     assert!(!pod.target.exists() && node.state_of(&pod).await.is_none());

@@ -5,6 +5,7 @@
 mod charter;
 mod drift;
 mod groups;
+mod lost_vote;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

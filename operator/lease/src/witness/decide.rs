@@ -239,8 +239,9 @@ fn promised(group: &Group, claim: Claim<'_>) -> Option<No> {
 /// L4.4: epochs only grow, and a retired one never comes back.
 fn outranked_epoch(group: &Group, claim: Claim<'_>) -> Option<Refusal> {
     let epoch = claim.entry.epoch;
-    let outranks = |vote: &Vote| epoch < vote.epoch || (epoch == vote.epoch && &vote.site != claim.site);
-    if group.record.vote.as_ref().is_some_and(outranks) {
+    let outranks = |known: &Vote| epoch < known.epoch || (epoch == known.epoch && &known.site != claim.site);
+    // What was shown binds as what was voted: a certificate bars what is below it.
+    if group.highest().is_some_and(outranks) {
         claim.binding.then_some(Refusal::HigherVote)
     } else if group.retires(epoch) {
         // Also to a query: whose own vote this was learns so that it is over.

@@ -167,8 +167,8 @@ impl Witness {
         now: Moment,
     ) -> Option<Claimant> {
         let record = &group.record;
-        let held = record.vote.as_ref().filter(|v| &v.site == site && !group.is_retired());
-        let seen = [record.vote.as_ref().map(|v| v.epoch), record.retired.as_ref().map(|r| r.epoch)];
+        let held = group.highest().filter(|v| &v.site == site && !group.is_retired());
+        let seen = [group.highest().map(|v| v.epoch), record.retired.as_ref().map(|r| r.epoch)];
         let highest = seen.into_iter().flatten().map(|e| e.term).max().unwrap_or(0);
         let next = Epoch { term: highest.saturating_add(1), site: self.charter.site(site)?.number };
         let epoch = held.map_or(next, |v| v.epoch);

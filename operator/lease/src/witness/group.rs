@@ -164,11 +164,20 @@ impl Group {
         Self { record, plan, disk: Disk::Unstamped, ..self }
     }
 
-    /// Whose group this is by our own vote. Without one it is the certified holder's, and
+    /// The highest epoch that is known here: our vote, or a certificate that was shown. Others
+    /// voted for that one; a vote of ours below it has lost.
+    pub(super) fn highest(&self) -> Option<&Vote> {
+        let (vote, certified) = (self.record.vote.as_ref(), self.record.certified.as_ref());
+        match (vote, certified) {
+            (Some(vote), Some(certified)) if certified.epoch > vote.epoch => Some(certified),
+            (vote, certified) => vote.or(certified),
+        }
+    }
+
+    /// Whose group this is: by our own vote or by a certificate of a higher epoch, and
     /// home's before there was any: a new group's first vote is home's (L4.6).
     pub(super) fn incumbent<'a>(&'a self, key: &'a GroupKey) -> &'a SiteName {
-        let known = self.record.vote.as_ref().or(self.record.certified.as_ref());
-        known.map_or(&key.home, |vote| &vote.site)
+        self.highest().map_or(&key.home, |known| &known.site)
     }
 
     /// Whether nobody ever held it, for all this witness knows. Its first vote is home's
@@ -186,16 +195,16 @@ impl Group {
 
     /// Whether the incumbent's epoch is retired (L12).
     pub(super) fn is_retired(&self) -> bool {
-        match (&self.record.vote, &self.record.retired) {
-            (Some(vote), Some(retired)) => vote.epoch <= retired.epoch,
+        match (self.highest(), &self.record.retired) {
+            (Some(known), Some(retired)) => known.epoch <= retired.epoch,
             _ => false,
         }
     }
 
-    /// Whether the site is the incumbent by our own vote and still proven: it holds the group,
-    /// and no plan takes that from it.
+    /// Whether the site is the incumbent by vote or certificate and still proven: it holds the
+    /// group, and no plan takes that from it.
     pub(super) fn is_proven(&self, site: &SiteName, charter: &Charter, now: Moment) -> bool {
-        let voted = self.record.vote.as_ref().is_some_and(|vote| &vote.site == site);
+        let voted = self.highest().is_some_and(|known| &known.site == site);
         voted && !self.is_retired() && !self.lapses_at(charter).passed_for_waiting(now)
     }
 
@@ -206,8 +215,7 @@ impl Group {
 
     /// The highest term that L4.5 lets through.
     pub(super) fn highest_term(&self) -> u64 {
-        let term = |vote: &Option<Vote>| vote.as_ref().map_or(0, |v| v.epoch.term);
-        term(&self.record.vote).max(term(&self.record.certified)).saturating_add(super::MAX_TERM_LEAP)
+        self.highest().map_or(0, |known| known.epoch.term).saturating_add(super::MAX_TERM_LEAP)
     }
 
     /// A certificate for `holder` was shown. Returns until when a change of holder counts.

@@ -303,13 +303,14 @@ impl Witness {
         grant
     }
 
-    /// Names vote and plan version of a group as they are on disk.
+    /// Names the vote, or a higher epoch of which a certificate was shown, and the plan's
+    /// version, as they are on disk.
     fn describe(&self, key: &GroupKey, grant: &mut Grant) {
         let Some(group) = self.groups.get(key).filter(|g| !g.is_busy()) else {
             return;
         };
-        if let Some(vote) = &group.record.vote {
-            grant.votes.insert(key.clone(), vote.clone());
+        if let Some(known) = group.highest() {
+            grant.votes.insert(key.clone(), known.clone());
         }
         if let Some(plan) = &group.plan {
             grant.plans.insert(key.clone(), plan.plan().version);

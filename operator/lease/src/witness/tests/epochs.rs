@@ -56,6 +56,26 @@ fn a_shown_certificate_lets_a_term_be_sixteen_above_its_own() {
 }
 
 #[test]
+fn a_shown_certificate_bars_lower_epochs_vote_or_no_vote() {
+    let shown = |mut bench: Bench| {
+        let mut show = bench.submission("german", Ask::Query { line: Line::Beside }, &[]);
+        let certified = [entry("5.2")];
+        show.proofs = vec![proof_of("french", &certified, BTreeMap::new(), &["french", "german", "luxembourg"])];
+        let _grant = bench.submit(&show, START + P);
+        bench
+    };
+    let mut without = Bench::empty();
+    without.register(START, &signed(&protected(1)));
+    for bench in [without, Bench::held()] {
+        let mut bench = shown(bench);
+        let late = START + P + LAPSE;
+        assert_eq!(bench.ask("ireland", "1.1", late), Err(Refusal::HigherVote));
+        assert_eq!(bench.ask("ireland", "5.1", late), Err(Refusal::HigherVote));
+        assert_eq!(bench.ask("french", "5.2", late), Ok(()), "whose certificate it is");
+    }
+}
+
+#[test]
 fn a_minority_is_no_certificate_and_lets_no_term_leap() {
     let mut bench = Bench::held();
     let mut show = bench.submission("ireland", Ask::Grant, &[entry("55.1")]);

@@ -239,15 +239,15 @@ mod tests {
         };
         let envelope = Envelope { payload_type: "t".into(), payload: vec![1, 2], signatures: vec![] };
         let round = Round { request: envelope.clone(), grants: vec![envelope.clone()] };
-        let proof = Some(Proof { round, entries: vec![entry(if same { 2 } else { 1 })] });
-        Submission { request: envelope.clone(), entries: vec![entry(2)], proof, plans: vec![envelope] }
+        let proofs = vec![Proof { round, entries: vec![entry(if same { 2 } else { 1 })] }];
+        Submission { request: envelope.clone(), entries: vec![entry(2)], proofs, plans: vec![envelope] }
     }
 
     #[test]
     fn a_submission_survives_the_wire_whether_or_not_its_proof_covers_the_same_groups() {
         for same in [true, false] {
             let wire = v1::Submission::from(submission(same));
-            assert_eq!(wire.proof.as_ref().unwrap().entries.is_empty(), same);
+            assert_eq!(wire.proofs[0].entries.is_empty(), same);
             assert_eq!(Submission::try_from(wire).unwrap(), submission(same));
         }
     }

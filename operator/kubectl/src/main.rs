@@ -7,6 +7,7 @@
 
 mod charter;
 mod cluster;
+mod completion;
 mod detail;
 mod differences;
 mod explain;
@@ -83,11 +84,6 @@ enum Command {
     Adopt(differences::AdoptArgs),
     /// Follow changes of groups until interrupted.
     Watch(watch::Args),
-    /// Print a completion script for a shell.
-    Completion {
-        /// bash, zsh, fish, elvish or powershell.
-        shell: clap_complete::Shell,
-    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -115,6 +111,16 @@ enum HomeCommand {
 }
 
 fn main() -> ExitCode {
+    let mut words = std::env::args_os();
+    if words.next().is_some_and(|program| completion::is_asked(&program.to_string_lossy())) {
+        return match completion::answer(Cli::command(), words) {
+            Ok(answer) => {
+                println!("{answer}");
+                ExitCode::SUCCESS
+            }
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => error.exit(),
@@ -158,10 +164,6 @@ async fn run(cli: Cli) -> anyhow::Result<Verdict> {
         Command::Differences(args) => differences::run(&args, &cluster.client().await?, format).await,
         Command::Adopt(args) => differences::adopt(&args, &cluster.client().await?).await,
         Command::Watch(args) => watch::run(&args, &cluster.client().await?, format).await,
-        Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "kubectl-regent", &mut std::io::stdout());
-            Ok(Verdict::Well)
-        }
     }
 }
 

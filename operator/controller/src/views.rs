@@ -2,21 +2,29 @@
 //! `kubectl regent explain`, and what is left of each lease for `kubectl regent status`.
 //!
 //! People reach this through their API server (`services/proxy`), which has authenticated
-//! them; it only reads. One request a connection, so a few lines of HTTP/1.1 do.
+//! them; it only reads. Whoever else gets here costs a few connections of a few seconds.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use regent_api::lease::{LeaseLeft, Proof};
 use regent_core::ids::{GroupKey, SiteName};
 use regent_lease::contender::GroupStatus;
 use regent_lease::witness::{GroupView, WitnessView};
 use regent_proto::v1;
 use serde::Serialize;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -25,9 +33,12 @@ use crate::federation::client::Peers;
 use crate::lease::LeaseShell;
 use crate::witness::WitnessService;
 
+/// The longest request; the parser takes no smaller bound.
 const MAX_HEAD: usize = 8 << 10;
 const READ: Duration = Duration::from_secs(2);
 const ASK: Duration = Duration::from_secs(2);
+/// A connection, with an answer that is read slowly.
+const LONGEST: Duration = Duration::from_secs(10);
 const AT_ONCE: usize = 16;
 
 /// Why views can't be shown.
@@ -52,15 +63,6 @@ pub struct Views {
     pub lease: Arc<LeaseShell>,
 }
 
-/// What can be asked.
-#[derive(Debug, PartialEq, Eq)]
-enum Question {
-    /// `/explain/HOME/NAME`
-    Explain(GroupKey),
-    /// `/leases`
-    Leases,
-}
-
 /// What one witness answered.
 #[derive(Debug, Default, Serialize)]
 struct Answer {
@@ -72,6 +74,9 @@ struct Answer {
 pub async fn serve(address: SocketAddr, views: Views, stop: CancellationToken) -> Result<(), ViewsError> {
     let listener = TcpListener::bind(address).await.map_err(|error| ViewsError { address, error })?;
     let places = Arc::new(Semaphore::new(AT_ONCE));
+    let answers = TowerToHyperService::new(routes(get(explain), get(left)).with_state(views));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(READ).keep_alive(false).max_buf_size(MAX_HEAD);
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -82,39 +87,43 @@ pub async fn serve(address: SocketAddr, views: Views, stop: CancellationToken) -
             continue;
         };
         let Ok(place) = places.clone().try_acquire_owned() else { continue };
-        let views = views.clone();
+        let connection = http.serve_connection(TokioIo::new(stream), answers.clone());
         tokio::spawn(async move {
-            if let Err(e) = views.answer(stream).await {
-                tracing::debug!("showing views: {e}");
+            match tokio::time::timeout(LONGEST, connection).await {
+                Ok(Err(e)) => tracing::debug!("showing views: {e}"),
+                Ok(Ok(())) | Err(_) => {}
             }
             drop(place);
         });
     }
 }
 
-async fn head(stream: &mut TcpStream) -> std::io::Result<String> {
-    let mut bytes = Vec::new();
-    let mut piece = [0; 1024];
-    while !bytes.windows(4).any(|w| w == b"\r\n\r\n") && bytes.len() < MAX_HEAD {
-        let n = stream.read(&mut piece).await?;
-        if n == 0 {
-            break;
-        }
-        bytes.extend_from_slice(piece.get(..n).unwrap_or_default());
-    }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+/// What can be asked.
+fn routes<S: Clone + Send + Sync + 'static>(explain: MethodRouter<S>, left: MethodRouter<S>) -> Router<S> {
+    let unknown = || async { refused("ask for /explain/HOME/NAME or /leases") };
+    Router::new().route("/explain/{home}/{name}", explain).route("/leases", left).fallback(unknown)
 }
 
-/// The question of a request line such as `GET /explain/ireland/shop HTTP/1.1`.
-fn asked(head: &str) -> Option<Question> {
-    let mut words = head.lines().next()?.split(' ');
-    let (method, path) = (words.next()?, words.next()?);
-    let path = path.split('?').next()?;
-    match path.strip_prefix("/explain/") {
-        _ if method != "GET" => None,
-        Some(group) => group.parse().ok().map(Question::Explain),
-        None => (path == "/leases").then_some(Question::Leases),
+fn refused(error: &str) -> Response {
+    (StatusCode::NOT_FOUND, json(&BTreeMap::from([("error", error)]))).into_response()
+}
+
+fn json(data: &impl Serialize) -> Response {
+    match serde_json::to_string(data) {
+        Ok(text) => ([(CONTENT_TYPE, "application/json")], text).into_response(),
+        Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response(),
     }
+}
+
+async fn explain(State(views): State<Views>, Path((home, name)): Path<(String, String)>) -> Response {
+    match format!("{home}/{name}").parse() {
+        Ok(group) => json(&views.explain(&group).await),
+        Err(e) => refused(&format!("/explain/{home}/{name}: {e}")),
+    }
+}
+
+async fn left(State(views): State<Views>) -> Response {
+    json(&views.leases().await)
 }
 
 /// What is left of each lease: by the certificate where this site holds it, otherwise by
@@ -133,21 +142,6 @@ fn leases(site: &SiteName, held: &[GroupStatus], voted: Option<&WitnessView>) ->
 }
 
 impl Views {
-    async fn answer(&self, mut stream: TcpStream) -> std::io::Result<()> {
-        let head = tokio::time::timeout(READ, head(&mut stream)).await.map_err(std::io::Error::other)??;
-        let (status, body) = match asked(&head) {
-            Some(Question::Explain(group)) => ("200 OK", serde_json::to_string(&self.explain(&group).await)?),
-            Some(Question::Leases) => ("200 OK", serde_json::to_string(&self.leases().await)?),
-            None => ("404 Not Found", r#"{"error":"ask for /explain/HOME/NAME or /leases"}"#.to_owned()),
-        };
-        let length = body.len();
-        let text = format!(
-            "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-        );
-        stream.write_all(text.as_bytes()).await?;
-        stream.shutdown().await
-    }
-
     async fn leases(&self) -> BTreeMap<String, LeaseLeft> {
         let json = match &self.witness {
             Some(own) => own.explain(None, false).await.ok(),
@@ -187,18 +181,30 @@ impl Views {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::extract::Request;
     use regent_lease::contender::RoleName;
+    use tower::ServiceExt;
 
     use super::*;
 
-    #[test]
-    fn only_a_get_of_a_group_or_of_the_leases_is_a_question() {
-        let shop = || Some(Question::Explain("ireland/shop".parse().unwrap()));
-        assert_eq!(asked("GET /explain/ireland/shop HTTP/1.1\r\n\r\n"), shop());
-        assert_eq!(asked("GET /explain/ireland/shop?x=1 HTTP/1.1\r\n\r\n"), shop());
-        assert_eq!(asked("GET /leases HTTP/1.1\r\n\r\n"), Some(Question::Leases));
-        for bad in ["POST /explain/ireland/shop HTTP/1.1", "GET / HTTP/1.1", "GET /explain/ireland HTTP/1.1", ""] {
-            assert_eq!(asked(bad), None, "{bad}");
+    #[tokio::test]
+    async fn only_a_get_of_a_group_or_of_the_leases_is_a_question() {
+        let explain = |Path((home, name)): Path<(String, String)>| async move { format!("{home}/{name}") };
+        let routes = routes(get(explain), get(async || "leases"));
+        let asked = async |method: &str, path: &str| {
+            let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+            let answer = routes.clone().oneshot(request).await.unwrap();
+            let (status, body) = (answer.status(), answer.into_body());
+            (status.as_u16(), String::from_utf8(to_bytes(body, 1024).await.unwrap().to_vec()).unwrap())
+        };
+        assert_eq!(asked("GET", "/explain/ireland/shop").await, (200, "ireland/shop".to_owned()));
+        assert_eq!(asked("GET", "/explain/ireland/shop?x=1").await, (200, "ireland/shop".to_owned()));
+        assert_eq!(asked("GET", "/leases").await, (200, "leases".to_owned()));
+        assert_eq!(asked("POST", "/explain/ireland/shop").await.0, 405);
+        for bad in ["/", "/explain/ireland", "/explain/ireland/shop/more"] {
+            let (status, body) = asked("GET", bad).await;
+            assert!(status == 404 && body.contains("/explain/HOME/NAME"), "{bad}: {status} {body}");
         }
     }
 

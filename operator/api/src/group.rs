@@ -23,6 +23,8 @@ pub const LAWFUL: &str = "Lawful";
 pub const PROTECTED: &str = "Protected";
 /// Condition: every standby holds what home runs, completely.
 pub const MIRRORED: &str = "Mirrored";
+/// Reason of [`READY`]: no standby could take the group over.
+pub const NO_STANDBY_READY: &str = "NoStandbyReady";
 
 /// The most objects that `status.unknownKinds` names, and that `spec.staysHome` accepts.
 pub const MAX_UNKNOWN_KINDS: usize = 64;

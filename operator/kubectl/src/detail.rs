@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use regent_api::StandbyState;
-use regent_api::group::StandbyStatus;
+use regent_api::group::{NO_STANDBY_READY, StandbyStatus};
 use serde::Serialize;
 
 use crate::output::plain;
@@ -92,15 +92,12 @@ pub fn problems(standbys: &[StandbyStatus], holder: Option<&str>, conditions: &[
     let mut problems: Vec<String> = standbys.iter().filter_map(|s| holder_problem(s, holder)).collect();
     let is_ready =
         |s: &StandbyStatus| matches!(s.state, StandbyState::Armed | StandbyState::Holding | StandbyState::Starting);
-    let is_said = conditions.iter().any(|c| c.status != "True" && c.reason == NO_STANDBY);
+    let is_said = conditions.iter().any(|c| c.status != "True" && c.reason == NO_STANDBY_READY);
     if !standbys.is_empty() && !standbys.iter().any(is_ready) && !is_said {
-        problems.push(format!("{NO_STANDBY}: no standby could take the group over"));
+        problems.push(format!("{NO_STANDBY_READY}: no standby could take the group over"));
     }
     problems
 }
-
-/// The condition's reason for it.
-const NO_STANDBY: &str = "NoStandbyReady";
 
 #[cfg(test)]
 mod tests {

@@ -9,9 +9,9 @@ use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
-use regent_api::FailoverGroup;
 use regent_api::gate::has_gate;
-use regent_api::group::Protection;
+use regent_api::group::{PROTECTED, Protection};
+use regent_api::{FailoverGroup, condition};
 use serde_json::json;
 
 use crate::Verdict;
@@ -194,7 +194,7 @@ async fn until_protected(
             println!("Protected");
             return Ok(Verdict::Well);
         }
-        let waiting = status.conditions.iter().find(|c| c.type_ == "Protected").map(|c| c.message.clone());
+        let waiting = condition::get(&status.conditions, PROTECTED).map(|c| c.message.clone());
         if let Some(message) = waiting.filter(|m| *m != said && !m.is_empty()) {
             println!("  {message}");
             said = message;

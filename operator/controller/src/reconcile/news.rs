@@ -55,6 +55,8 @@ pub fn between(old: &FailoverGroupStatus, new: &FailoverGroupStatus) -> Vec<News
 /// Publishes what changed. An Event that can't be written is no reason to stop.
 pub async fn publish(client: &kube::Client, object: &FailoverGroup, news: Vec<News>) {
     let reporter = Reporter { controller: "regent-operator".into(), instance: std::env::var("POD_NAME").ok() };
+    // A new one each time: kube's makes a series of Events that share a reason within six minutes,
+    // and keeps the note of the first, where it is the note that names the holder.
     let recorder = Recorder::new(client.clone(), reporter);
     let about = object.object_ref(&());
     for one in news {

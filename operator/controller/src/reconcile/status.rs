@@ -6,7 +6,8 @@ use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use regent_api::condition::{self, Truth};
 use regent_api::group::{
-    LAWFUL, MAX_NODES, MAX_OBJECT, MAX_UNKNOWN_KINDS, MIRRORED, PROTECTED, READY, StandbyState, StandbyStatus, VALID,
+    LAWFUL, MAX_NODES, MAX_OBJECT, MAX_UNKNOWN_KINDS, MIRRORED, NO_STANDBY_READY, PROTECTED, READY, StandbyState,
+    StandbyStatus, VALID,
 };
 use regent_api::{
     ControlLeaseStatus, FIELD_MANAGER, FailoverGroup, FailoverGroupSpec, FailoverGroupStatus, Protection,
@@ -143,7 +144,7 @@ fn ready(facts: &Facts, standbys: &[StandbyStatus], spec: &FailoverGroupSpec) ->
     let tell = |s: &StandbyStatus| format!("{}: {}", s.site, s.message.as_deref().unwrap_or("nothing is known"));
     let told: Vec<String> = standbys.iter().map(tell).collect();
     let message = if told.is_empty() { "no standby has reported yet".to_owned() } else { told.join("; ") };
-    (Truth::False, "NoStandbyReady", message)
+    (Truth::False, NO_STANDBY_READY, message)
 }
 
 fn found(finding: Option<&Finding>, good: &'static str, message: &str) -> Say {

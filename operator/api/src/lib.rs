@@ -52,6 +52,8 @@ pub const GROUP_LABEL: &str = "regent.dev/group";
 /// Annotation by which a person strikes nodes that are gone from a group's list: their
 /// names, separated by commas.
 pub const STRIKE_ANNOTATION: &str = "regent.dev/strike";
+/// Label of a namespace into which the gate's policies look: one in which a group has pods.
+pub const GATED_LABEL: &str = "regent.dev/gated";
 /// Annotation of a standby's namespace: the groups whose copies its owner lets in there, as
 /// HOME/NAME, separated by commas.
 pub const GROUPS_ANNOTATION: &str = "regent.dev/groups";

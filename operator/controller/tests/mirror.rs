@@ -160,8 +160,12 @@ async fn a_standby_holds_what_home_has_and_never_takes_what_is_not_regents() {
     // The site may not hold the group any more.
     standby.gate_pods(&bundle.spec.namespaces, &bundle.spec.selector, None).await.unwrap();
     assert_eq!(at_standby("gatedpods/ireland.shop", ".spec.group"), "ireland/shop");
+    let labels =
+        || clusters.kubectl(1, &["get", "namespace", "shop", "-o", "jsonpath={.metadata.labels}"], "").unwrap();
+    assert!(labels().contains("regent.dev/gated"), "{}", labels());
     standby.prune(&["shop".to_owned()], &Keep::default()).await.unwrap();
     standby.ungate(&["shop".to_owned()]).await.unwrap();
+    assert!(!labels().contains("regent.dev/gated"), "{}", labels());
     for what in ["deployment/shop", "service/shop", "configmap/env", "gatedpods/ireland.shop"] {
         assert_eq!(at_standby(what, ".metadata.name"), "", "{what}");
     }

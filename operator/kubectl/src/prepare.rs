@@ -63,11 +63,9 @@ fn standby_objects(args: &StandbyArgs) -> Result<[Value; 3]> {
 }
 
 /// What tells beforehand that a group could not start here.
-fn looks() -> [Value; 4] {
+fn looks() -> [Value; 3] {
     let reads = ["get", "list", "watch"];
     [
-        // In a Role of the namespace: that one namespace, which says whose copies are let in.
-        json!({"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get"]}),
         // As a dry run alone: the API server says why it would refuse a pod.
         json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["create"]}),
         // Claims hold data: they are named when copies go, and stay.
@@ -114,6 +112,9 @@ fn role(args: &Args, verbs: &[&str]) -> Value {
         pods.push("delete");
     }
     rules.push(json!({"apiGroups": [""], "resources": ["pods"], "verbs": pods}));
+    // In a Role of the namespace: that one namespace, which says whose copies are let in, and in
+    // which a policy lets the operator change its own label alone.
+    rules.push(json!({"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "patch"]}));
     rules.push(json!({"apiGroups": ["apps"], "resources": ["replicasets"], "verbs": ["get", "list", "watch"]}));
     rules.push(json!({
         "apiGroups": ["regent.dev"], "resources": ["gatedpods"],
@@ -169,6 +170,7 @@ mod tests {
         };
         for (resource, verb) in [
             ("namespaces", "get"),
+            ("namespaces", "patch"),
             ("pods", "create"),
             ("pods", "delete"),
             ("replicasets", "watch"),

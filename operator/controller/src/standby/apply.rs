@@ -6,14 +6,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use kube::api::{
     Api, DeleteParams, DynamicObject, ListParams, ObjectMeta, Patch, PatchParams, Preconditions, PropagationPolicy,
 };
 use regent_api::{
-    FIELD_MANAGER, GROUP_LABEL, GatedPods, GatedPodsSpec, Selector, group_label, group_selector, object_name,
+    FIELD_MANAGER, GATED_LABEL, GROUP_LABEL, GatedPods, GatedPodsSpec, Selector, group_label, group_selector,
+    object_name,
 };
 use regent_core::ids::GroupKey;
 use regent_kinds::kind::{KINDS, is_workload};
@@ -170,6 +171,7 @@ impl Applier {
     ) -> Result<(), ApplyError> {
         let name = object_name(&self.group);
         for namespace in namespaces {
+            self.label_gated(namespace, Some("")).await?;
             let spec = GatedPodsSpec { group: self.group.to_string(), selector: selector.clone() };
             let mut gated = GatedPods::new(&name, spec);
             gated.metadata = ObjectMeta {
@@ -185,6 +187,25 @@ impl Applier {
             applied.map_err(|e| ApplyError::of(e, &object, namespace, &self.group))?;
         }
         Ok(())
+    }
+
+    /// Has the gate's policies look into a namespace, or into it no more. Where they don't look they
+    /// hold nobody up while an API server that has just started can't tell them their parameters.
+    async fn label_gated(&self, namespace: &str, value: Option<&str>) -> Result<(), ApplyError> {
+        let api: Api<Namespace> = Api::all(self.client.clone());
+        let object = format!("Namespace {namespace}");
+        let found = match bounded(&object, api.get(namespace)).await {
+            // Not let in there, or no more: nothing of Regent's is left to take away.
+            Err(e) if value.is_none() && (e.is_not_found() || e.is_forbidden()) => return Ok(()),
+            found => found.map_err(|e| ApplyError::of(e, &object, namespace, &self.group))?,
+        };
+        if found.labels().contains_key(GATED_LABEL) == value.is_some() {
+            return Ok(());
+        }
+        self.permitted()?;
+        let label = serde_json::json!({ "metadata": { "labels": { GATED_LABEL: value } } });
+        let patched = bounded(&object, api.patch(namespace, &PatchParams::default(), &Patch::Merge(label))).await;
+        patched.map(drop).map_err(|e| ApplyError::of(e, &object, namespace, &self.group))
     }
 
     /// Applies copies in their order, if none of their names is somebody else's. What can't be
@@ -340,6 +361,10 @@ impl Applier {
             match bounded(&format!("GatedPods {namespace}/{name}"), api.delete(&name, &DeleteParams::default())).await {
                 Err(e) if !e.is_not_found() && !e.is_forbidden() => return Err(e.into()),
                 _ => {}
+            }
+            let left = bounded(&format!("GatedPods in {namespace}"), api.list(&ListParams::default())).await;
+            if left.is_ok_and(|left| left.items.is_empty()) {
+                self.label_gated(namespace, None).await?;
             }
         }
         Ok(())

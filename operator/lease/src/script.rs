@@ -6,6 +6,7 @@ mod charter;
 mod drift;
 mod groups;
 mod lost_vote;
+mod restored;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -152,7 +153,7 @@ impl Script {
             start: voter.start,
             started: at_ms(now),
             how,
-            answers_for: None,
+            lead: None,
             wall_s: Some(1_800_000_000 + now / 1000),
         };
         voter.witness = match Witness::new(config, voter.objects.clone()) {

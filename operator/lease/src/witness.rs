@@ -66,13 +66,8 @@ pub const INTERLOCK_SPAN: Duration = Duration::from_secs(3600);
 pub enum Start {
     /// The marker of installation was written just now: nothing was ever promised.
     First,
-    /// An ordinary start over what an earlier one persisted (L7).
+    /// An ordinary start, or one that took the lead, over what an earlier one persisted (L7, L9).
     Restarted,
-    /// Took the lead from another replica (L9).
-    TookLead {
-        /// How long the Kubernetes Lease of the lead runs.
-        lease: Duration,
-    },
     /// The state may be older than what was answered from it (L8).
     Stale,
 }
@@ -95,12 +90,20 @@ pub struct Config {
     pub started: Moment,
     /// How it started.
     pub how: Start,
-    /// T1 of L9: only requests received within this time of *sending* the last successful
-    /// Lease update are answered; see [`Witness::confirm_lead`]. `None` where one process is
-    /// the only witness of its site.
-    pub answers_for: Option<Duration>,
+    /// `None` where one process is the only witness of its site.
+    pub lead: Option<LeadTerm>,
     /// The wall clock, in seconds since 1970, for the interlocks' history only (L14).
     pub wall_s: Option<u64>,
+}
+
+/// The lead among replicas, by a Kubernetes Lease (L9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeadTerm {
+    /// T1: only requests received within this time of *sending* the last successful Lease
+    /// update are answered; see [`Witness::confirm_lead`].
+    pub answers_for: Duration,
+    /// How long the Lease runs: the leader before may have answered until its end.
+    pub lease: Duration,
 }
 
 /// Why a witness can't start.
@@ -163,6 +166,12 @@ pub struct Witness {
     site: SiteName,
     charter: Pinned,
     start: u64,
+    started: Moment,
+    /// How many writes were on disk when it started, and the start of its last recovery (L8).
+    found: u64,
+    recovered: u64,
+    /// Sites that had an answer of this witness shortly before it started.
+    current: BTreeSet<SiteName>,
     waits_until: Option<Moment>,
     lead: Lead,
     /// Since when its state may be older than its answers (L8).
@@ -189,8 +198,7 @@ enum Lead {
 }
 
 impl Witness {
-    /// A witness over what it persisted. With [`Start::TookLead`] it answers nothing
-    /// until [`Self::confirm_lead`].
+    /// A witness over what it persisted. With [`Config::lead`] it answers nothing until [`Self::confirm_lead`].
     pub fn new(config: Config, records: BTreeMap<GroupKey, Record>) -> Result<Self, StartError> {
         let Config { site, charter, start, started, how, .. } = config;
         if !charter.is_witness(&site) {
@@ -213,18 +221,24 @@ impl Witness {
         let d = charter.lease_duration();
         let waits_until = match how {
             Start::First => None,
-            Start::Restarted | Start::Stale => Some(started.after(d)),
-            Start::TookLead { lease } => Some(started.after(lease.saturating_add(d))),
+            Start::Restarted | Start::Stale => {
+                let lease = config.lead.map_or(Duration::ZERO, |lead| lead.lease);
+                Some(started.after(lease.saturating_add(d)))
+            }
         };
-        let lead = match config.answers_for {
+        let lead = match config.lead {
             None => Lead::Sole,
-            Some(t1) => Lead::Until(Moment::default(), t1),
+            Some(term) => Lead::Until(Moment::default(), term.answers_for),
         };
         let tags = Tags::new(&config.mac_key, &site, start, config.boot);
         let mut witness = Self {
             site,
             charter,
             start,
+            started,
+            found: records.values().fold(0, |sum, record| sum.saturating_add(record.writes)),
+            recovered: records.values().map(|record| record.recovered).max().unwrap_or(0),
+            current: BTreeSet::new(),
             waits_until,
             lead,
             stale_since: (how == Start::Stale).then_some(started),
@@ -277,6 +291,9 @@ impl Witness {
         match record {
             // Another process has the lead and this one did not notice.
             Some(record) if record.start > self.start => self.lead = Lead::Lost,
+            Some(record) if record.writes < group.written => {
+                self.turn_stale(now, StaleCause::SetBack(key.clone()));
+            }
             Some(record) => {
                 if let Some(group) = self.groups.remove(key) {
                     let fresh = group.reloaded(key, record, &self.charter, now, &mut self.notices);
@@ -308,6 +325,12 @@ impl Witness {
     /// [`Self::reload`].
     pub fn unsettled(&self) -> BTreeSet<GroupKey> {
         self.groups.iter().filter(|(_, g)| g.is_unsettled()).map(|(k, _)| k.clone()).collect()
+    }
+
+    /// How many writes are on disk for certain, of all groups. None that a stale witness knows.
+    fn writes(&self) -> u64 {
+        let all = || self.groups.values().fold(0u64, |sum, group| sum.saturating_add(group.written));
+        if self.is_stale() { 0 } else { all() }
     }
 
     fn is_stale(&self) -> bool {

@@ -8,7 +8,9 @@ use regent_core::ids::{Epoch, GroupKey};
 use regent_core::message::Submission;
 use regent_core::sign::{Digest, Envelope};
 use regent_core::time::Moment;
-use regent_lease::witness::{Config, MacKey, Receipt, Record, RequestError, Start, Witness, WitnessEvent, WitnessView};
+use regent_lease::witness::{
+    Config, LeadTerm, MacKey, Receipt, Record, RequestError, Start, Witness, WitnessEvent, WitnessView,
+};
 use regent_proto::v1;
 use regent_shell::{clock, event};
 use tokio::sync::Notify;
@@ -58,10 +60,6 @@ impl Running {
         sent: Option<Moment>,
     ) -> Result<Arc<Self>, WitnessError> {
         let (store, Loaded { start, how, records }) = RecordStore::load(client).await?;
-        let how = match (how, sent) {
-            (Start::Restarted, Some(_)) => Start::TookLead { lease: leader::DURATION },
-            (how, _) => how,
-        };
         tracing::info!(start, ?how, groups = records.len(), "witness starts");
         let config = Config {
             site: context.site.clone(),
@@ -71,7 +69,7 @@ impl Running {
             start,
             started: clock::now(),
             how,
-            answers_for: sent.map(|_| leader::USABLE),
+            lead: sent.map(|_| LeadTerm { answers_for: leader::USABLE, lease: leader::DURATION }),
             wall_s: wall_s(),
         };
         let mut core = Witness::new(config, records)?;
@@ -154,6 +152,7 @@ impl Running {
     /// until cancelled.
     pub async fn run(self: Arc<Self>, peers: Peers, stop: CancellationToken) {
         let mut recovered_at: Option<Moment> = None;
+        let mut marked = false;
         loop {
             let now = clock::now();
             let (events, next) = {
@@ -161,11 +160,16 @@ impl Running {
                 (core.tick(now), core.next_deadline())
             };
             events.into_iter().for_each(|(at, e)| self.report(at, e));
+            if self.core().recovery_due().is_some() && !marked {
+                marked = self.mark_stale(true).await;
+            }
             self.repair().await;
             let due = recovered_at.is_none_or(|at| at.after(RECOVER_EVERY).passed_for_waiting(now));
             if due && self.core().recovery_due().is_some_and(|at| at.passed_for_waiting(now)) {
                 recovered_at = Some(now);
-                self.recover(&peers).await;
+                if self.recover(&peers).await {
+                    marked = !self.mark_stale(false).await;
+                }
             }
             let wait = next.map_or(TICK, |at| at.left_for_waiting(clock::now()).min(TICK));
             tokio::select! {
@@ -216,18 +220,24 @@ impl Running {
         }
     }
 
-    /// L8: reads the state from the other witnesses.
-    async fn recover(&self, peers: &Peers) {
+    /// Keeps for the next start whether the state may be stale. Returns whether it is written.
+    async fn mark_stale(&self, stale: bool) -> bool {
+        let written = self.store.set_stale(stale).await;
+        written.inspect_err(|e| tracing::warn!("{e}")).is_ok()
+    }
+
+    /// L8: reads the state from the other witnesses. Returns whether that is done.
+    async fn recover(&self, peers: &Peers) -> bool {
         let nonce = match random::identity() {
             Ok(nonce) => nonce,
             Err(e) => {
                 tracing::error!("no randomness for a recovery: {e}");
-                return;
+                return false;
             }
         };
         if let Err(e) = self.core().begin_recovery(clock::now(), nonce) {
             tracing::warn!("{e}");
-            return;
+            return false;
         }
         let asked = self.context.charter.witnesses.iter().filter_map(|w| peers.get(w)).map(|peer| {
             let request = v1::WitnessStateRequest { nonce: nonce.to_string() };
@@ -239,7 +249,7 @@ impl Running {
             Ok(records) => records,
             Err(e) => {
                 tracing::warn!("{e}");
-                return;
+                return false;
             }
         };
         let writes = records.iter().map(|(group, record)| async move {
@@ -250,8 +260,10 @@ impl Running {
             })
         });
         let failed: Vec<GroupKey> = futures::future::join_all(writes).await.into_iter().flatten().collect();
-        if self.core().conclude_recovery(clock::now(), &failed, wall_s()) {
+        let done = self.core().conclude_recovery(clock::now(), &failed, wall_s());
+        if done {
             tracing::info!(groups = records.len(), "the witness has recovered its state from others");
         }
+        done
     }
 }

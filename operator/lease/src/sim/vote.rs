@@ -47,7 +47,7 @@ impl Voter {
             start: self.start,
             started: self.clock.read(t),
             how: if self.start == 1 { Start::First } else { Start::Restarted },
-            answers_for: None,
+            lead: None,
             wall_s: None,
         }
     }

@@ -103,11 +103,13 @@ impl Witness {
         }
     }
 
-    /// L4.2 with L7 and L9: after a start only exactly the vote.
+    /// L4.2 with L7 and L9: after a start only exactly the vote, and only to a site that this
+    /// witness answered shortly before.
     fn waiting(&self, group: &Group, claim: Claim<'_>) -> Option<No> {
         let until = self.waits(claim.now)?;
         let asked = Vote { site: claim.site.clone(), epoch: claim.entry.epoch };
-        (group.record.vote.as_ref() != Some(&asked)).then_some(No { reason: Refusal::Waiting, until: Some(until) })
+        let goes_on = group.record.vote.as_ref() == Some(&asked) && self.current.contains(claim.site);
+        (!goes_on).then_some(No { reason: Refusal::Waiting, until: Some(until) })
     }
 
     /// L4.6: nobody but the incumbent without a trigger: lapse (L5) or retirement (L12).

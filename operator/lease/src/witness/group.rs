@@ -99,6 +99,8 @@ pub(super) struct Group {
     pub(super) brake: Brake,
     /// The vote whose lapse was reported.
     pub(super) reported: Option<Vote>,
+    /// The number of the last write that is on disk for certain.
+    pub(super) written: u64,
     disk: Disk,
 }
 
@@ -114,6 +116,7 @@ impl Group {
             favoured: None,
             brake: Brake::default(),
             reported: None,
+            written: 0,
             disk: Disk::New,
         }
     }
@@ -141,7 +144,7 @@ impl Group {
         let plan = verified(key, &record, charter, now, notices);
         let (changes_s, until) = changes_that_count(&record.changes_s, now, wall_s);
         record.changes_s = changes_s;
-        let mut group = Self { record, plan, disk: Disk::Unstamped, ..Self::new(now) };
+        let mut group = Self { written: record.writes, record, plan, disk: Disk::Unstamped, ..Self::new(now) };
         until.iter().for_each(|u| group.brake.count(*u));
         (group, until)
     }
@@ -161,7 +164,7 @@ impl Group {
             record.certified = self.record.certified;
         }
         record.changes_s = self.record.changes_s;
-        Self { record, plan, disk: Disk::Unstamped, ..self }
+        Self { written: record.writes, record, plan, disk: Disk::Unstamped, ..self }
     }
 
     /// The highest epoch that is known here: our vote, or a certificate that was shown. Others
@@ -258,6 +261,9 @@ impl Group {
         }
         let existed = self.was_persisted();
         self.disk = if written { Disk::Written } else { Disk::Unsettled { existed } };
+        if written {
+            self.written = writes;
+        }
         written
     }
 

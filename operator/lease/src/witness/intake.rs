@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::group::Group;
 use super::receive::{Ignored, MAX_ENTRIES, MAX_GRANT_BYTES, MAX_GRANTS, MAX_REQUEST_BYTES, MAX_SIGNATURES};
-use super::tag::Reading;
+use super::tag::{Earlier, Reading};
 use super::{MAX_GROUPS_PER_HOME, StaleCause, Witness, WitnessEvent};
 use regent_core::ids::{GroupKey, SiteName};
 use regent_core::message::{Entry, Proof, Request, Submission, VerifiedRound, Vote};
@@ -13,7 +13,8 @@ use regent_core::sign::Envelope;
 use regent_core::time::Moment;
 
 impl Witness {
-    /// What a request's tag of ours says. One of a later start gives our state away (L8).
+    /// What a request's tag of ours says. One of a later start, or of an earlier one that had
+    /// written more, gives our state away (L8).
     pub(super) fn read_tag(&mut self, request: &Request, now: Moment) -> Option<Moment> {
         match self.tags.read(request.tags.get(&self.site)?) {
             Reading::Issued(at) => Some(at),
@@ -21,7 +22,26 @@ impl Witness {
                 self.turn_stale(now, StaleCause::TagOfLaterStart(start));
                 None
             }
-            Reading::Earlier | Reading::Foreign => None,
+            Reading::Earlier(tag) => {
+                self.read_earlier(request, tag, now);
+                None
+            }
+            Reading::Foreign => None,
+        }
+    }
+
+    /// A copy of the state that was made during an earlier start gives itself away by the count
+    /// of writes only, to whoever has asked since; who hasn't is the last whom that state names.
+    /// So a start goes on only with those who had an answer within D (L7), as holders have; the
+    /// clocks of another boot can't tell.
+    fn read_earlier(&mut self, request: &Request, tag: Earlier, now: Moment) {
+        if tag.start >= self.recovered && tag.writes > self.found {
+            self.turn_stale(now, StaleCause::TagOfLaterWrite(tag.writes));
+            return;
+        }
+        let d = self.charter.lease_duration();
+        if tag.at.is_none_or(|at| !at.after(d).passed_for_waiting(self.started)) {
+            self.current.insert(request.site.clone());
         }
     }
 

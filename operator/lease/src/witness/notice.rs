@@ -9,6 +9,10 @@ use regent_core::time::Moment;
 pub enum StaleCause {
     /// A tag of its own names a later start than its count of starts.
     TagOfLaterStart(u64),
+    /// A tag of its own names more writes than were on disk when it started.
+    TagOfLaterWrite(u64),
+    /// An object is older than what it has written there.
+    SetBack(GroupKey),
     /// An object that it has written is gone.
     ObjectMissing(GroupKey),
     /// An operator says so.

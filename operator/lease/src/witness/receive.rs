@@ -275,7 +275,7 @@ impl Witness {
             votes: BTreeMap::new(),
             plans: BTreeMap::new(),
             start: self.start,
-            tag: self.tags.issue(received),
+            tag: self.tags.issue(received, self.writes()),
         };
         for (key, verdict) in answers {
             let verdict = match (verdict, written.get(&key)) {

@@ -26,6 +26,10 @@ pub struct Record {
     /// Grows with each write, so that no write leaves the object unchanged and every
     /// older write in flight fails its comparison.
     pub writes: u64,
+    /// The start in which it was last read from others (L8): tags of earlier ones count writes
+    /// that are gone.
+    #[serde(default)]
+    pub recovered: u64,
     /// The charter under which it was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub charter: Option<Digest>,

@@ -109,7 +109,9 @@ impl Witness {
 
     /// Whether it needs to recover, and from when on it may begin to.
     pub fn recovery_due(&self) -> Option<Moment> {
-        self.stale_since.map(|since| since.after(self.charter.lease_duration()))
+        let due = self.stale_since?.after(self.charter.lease_duration());
+        // A new leader waits for what the one before it promised, stale or not (L9).
+        Some(self.waits_until.map_or(due, |until| due.max(until)))
     }
 
     /// Begins to read: the others are asked for their [`Self::report`] of this nonce,
@@ -143,9 +145,11 @@ impl Witness {
         }
         let certified = self.certified_in(sound.values());
         let mut states: BTreeMap<&GroupKey, Vec<&GroupState>> = self.groups.keys().map(|k| (k, Vec::new())).collect();
-        for state in sound.values().flat_map(|r| &r.groups) {
-            if self.charter.site(&state.group.home).is_some() {
-                states.entry(&state.group).or_default().push(state);
+        for report in sound.values() {
+            // One word for each witness, or a liar would be as many as it likes.
+            let said: BTreeMap<&GroupKey, &GroupState> = report.groups.iter().map(|s| (&s.group, s)).collect();
+            for (key, state) in said.into_iter().filter(|(key, _)| self.charter.site(&key.home).is_some()) {
+                states.entry(key).or_default().push(state);
             }
         }
         let mut records = BTreeMap::new();
@@ -153,6 +157,7 @@ impl Witness {
             let mut record = self.groups.get(key).map_or_else(Record::default, |g| g.record.clone());
             self.merge(&mut record, &states, certified.get(key));
             record.start = self.start;
+            record.recovered = self.start;
             record.charter = Some(self.charter.digest());
             record.writes = record.writes.saturating_add(1);
             record.written_s = wall_s;
@@ -174,6 +179,7 @@ impl Witness {
         }
         self.groups.clear();
         self.parties.clear();
+        self.recovered = self.start;
         for (key, record) in records {
             self.load(now, key, record, wall_s);
         }
@@ -210,11 +216,16 @@ impl Witness {
         highest
     }
 
-    /// The highest of each, votes and retired epochs only as far as L4.5 allows: a liar's
-    /// report must not lead to the last epoch.
+    /// The highest of each, votes and retired epochs only as far as L4.5 allows above what is
+    /// certified or what f + 1 name: a liar's report must not lead to the last epoch, and what
+    /// honest ones know must come back although nobody shows its certificate any more.
     fn merge(&self, record: &mut Record, states: &[&GroupState], certified: Option<&Vote>) {
         let term = |vote: Option<&Vote>| vote.map_or(0, |v| v.epoch.term);
-        let known = term(record.vote.as_ref()).max(term(record.certified.as_ref())).max(term(certified));
+        let mut named: Vec<u64> =
+            states.iter().map(|s| term(s.vote.as_ref()).max(s.retired.as_ref().map_or(0, |r| r.epoch.term))).collect();
+        named.sort_unstable_by_key(|term| std::cmp::Reverse(*term));
+        let honest = named.get(self.charter.faulty_witnesses as usize).copied().unwrap_or(0);
+        let known = term(record.vote.as_ref()).max(term(record.certified.as_ref())).max(term(certified)).max(honest);
         let allowed = |epoch: &Epoch| epoch.term <= known.saturating_add(MAX_TERM_LEAP);
         let own_number = |vote: &Vote| self.charter.site(&vote.site).is_some_and(|s| s.number == vote.epoch.site);
         let mut plan = record.plan.as_ref().and_then(|e| VerifiedPlan::open(e, &self.charter).ok());

@@ -24,12 +24,23 @@ impl std::fmt::Debug for MacKey {
 pub(super) enum Reading {
     /// Issued then, by this very start: its clocks are ours.
     Issued(Moment),
-    /// Issued by an earlier start: proves nothing (L7).
-    Earlier,
+    /// Issued by an earlier start: proves no quorum (L7).
+    Earlier(Earlier),
     /// Issued by a start that has not happened by our count: our state is stale (L8).
     Later(u64),
     /// Not a tag of this witness.
     Foreign,
+}
+
+/// What a tag of an earlier start says all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Earlier {
+    /// Which start.
+    pub(super) start: u64,
+    /// How many writes were on disk by then: fewer now give a restored state away (L8).
+    pub(super) writes: u64,
+    /// When, if this boot's clocks can tell.
+    pub(super) at: Option<Moment>,
 }
 
 /// Issues and reads tags.
@@ -41,8 +52,8 @@ pub(super) struct Tags {
     boot: [u8; 16],
 }
 
-const VERSION: u8 = 1;
-const BODY: usize = 1 + 8 + 16 + 8 + 8;
+const VERSION: u8 = 2;
+const BODY: usize = 1 + 8 + 16 + 8 + 8 + 8;
 
 impl Tags {
     pub(super) fn new(key: &MacKey, site: &SiteName, start: u64, boot: [u8; 16]) -> Self {
@@ -60,14 +71,15 @@ impl Tags {
             .chain_update(self.site.as_str())
     }
 
-    /// A tag that says: issued at `at`.
-    pub(super) fn issue(&self, at: Moment) -> Tag {
+    /// A tag that says: issued at `at`, with so many writes on disk.
+    pub(super) fn issue(&self, at: Moment, writes: u64) -> Tag {
         let mut bytes = Vec::with_capacity(BODY + 32);
         bytes.push(VERSION);
         bytes.extend(self.start.to_be_bytes());
         bytes.extend(self.boot);
         bytes.extend(at.boot_ns.to_be_bytes());
         bytes.extend(at.raw_ns.to_be_bytes());
+        bytes.extend(writes.to_be_bytes());
         let mac = self.mac(&bytes).finalize().into_bytes();
         bytes.extend(mac);
         Tag(bytes)
@@ -86,12 +98,14 @@ impl Tags {
             bytes.map_or(0, u64::from_be_bytes)
         };
         let start = number(1);
+        let this_boot = body.get(9..25) == Some(&self.boot[..]);
+        let at = Moment { boot_ns: number(25), raw_ns: number(33) };
         if start > self.start {
             Reading::Later(start)
-        } else if start == self.start && body.get(9..25) == Some(&self.boot[..]) {
-            Reading::Issued(Moment { boot_ns: number(25), raw_ns: number(33) })
+        } else if start == self.start && this_boot {
+            Reading::Issued(at)
         } else {
-            Reading::Earlier
+            Reading::Earlier(Earlier { start, writes: number(41), at: this_boot.then_some(at) })
         }
     }
 }
@@ -109,14 +123,14 @@ mod tests {
     #[test]
     fn a_tag_tells_its_witness_when_it_was_issued_on_both_clocks() {
         let mine = tags(1, "swiss", 3, 9);
-        assert_eq!(mine.read(&mine.issue(AT)), Reading::Issued(AT));
+        assert_eq!(mine.read(&mine.issue(AT, 5)), Reading::Issued(AT));
     }
 
     #[test]
     fn a_tag_of_another_witness_or_key_is_foreign() {
         let mine = tags(1, "swiss", 3, 9);
-        assert_eq!(mine.read(&tags(2, "swiss", 3, 9).issue(AT)), Reading::Foreign);
-        assert_eq!(mine.read(&tags(1, "french", 3, 9).issue(AT)), Reading::Foreign);
+        assert_eq!(mine.read(&tags(2, "swiss", 3, 9).issue(AT, 5)), Reading::Foreign);
+        assert_eq!(mine.read(&tags(1, "french", 3, 9).issue(AT, 5)), Reading::Foreign);
         assert_eq!(mine.read(&Tag(vec![])), Reading::Foreign);
         assert_eq!(mine.read(&Tag(vec![1; 40])), Reading::Foreign);
         assert_eq!(mine.read(&Tag(vec![1; 4000])), Reading::Foreign);
@@ -125,7 +139,7 @@ mod tests {
     #[test]
     fn a_flipped_bit_anywhere_makes_a_tag_foreign() {
         let mine = tags(1, "swiss", 3, 9);
-        let tag = mine.issue(AT);
+        let tag = mine.issue(AT, 5);
         for at in 0..tag.0.len() {
             let mut bad = tag.clone();
             bad.0[at] ^= 0x40;
@@ -137,15 +151,16 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_of_an_earlier_start_or_boot_proves_nothing() {
+    fn a_tag_of_an_earlier_start_tells_its_age_within_one_boot_and_the_writes_of_then() {
         let mine = tags(1, "swiss", 3, 9);
-        assert_eq!(mine.read(&tags(1, "swiss", 2, 9).issue(AT)), Reading::Earlier);
-        assert_eq!(mine.read(&tags(1, "swiss", 3, 8).issue(AT)), Reading::Earlier);
+        let earlier = |start, at| Reading::Earlier(Earlier { start, writes: 5, at });
+        assert_eq!(mine.read(&tags(1, "swiss", 2, 9).issue(AT, 5)), earlier(2, Some(AT)));
+        assert_eq!(mine.read(&tags(1, "swiss", 3, 8).issue(AT, 5)), earlier(3, None));
     }
 
     #[test]
     fn a_tag_of_a_later_start_gives_a_restored_count_away() {
-        assert_eq!(tags(1, "swiss", 3, 9).read(&tags(1, "swiss", 4, 9).issue(AT)), Reading::Later(4));
+        assert_eq!(tags(1, "swiss", 3, 9).read(&tags(1, "swiss", 4, 9).issue(AT, 5)), Reading::Later(4));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::support::*;
-use crate::witness::{Receipt, Record, Start, Witness};
+use crate::witness::{LeadTerm, Receipt, Record, Start, Witness};
 use regent_core::ids::Epoch;
 use regent_core::message::{Ask, Line, Submission};
 
@@ -139,7 +139,8 @@ impl World {
     fn start(&mut self, how: Start) {
         self.starts += 1;
         let mut config = config(self.starts, self.now, how);
-        config.answers_for = self.leads.then(|| Duration::from_millis(T1));
+        let term = LeadTerm { answers_for: Duration::from_millis(T1), lease: Duration::from_millis(LEASE) };
+        config.lead = self.leads.then_some(term);
         let records = self.object.iter().map(|r| (shop(), r.clone())).collect();
         let mut witness = Witness::new(config, records).unwrap();
         self.last_sent = self.now;
@@ -289,7 +290,7 @@ impl World {
             Step::ConfirmLead => self.confirm_lead(),
             Step::TakeLead { after } if self.leads => {
                 self.now = (self.now + after).max(self.last_sent + LEASE);
-                self.start(Start::TookLead { lease: Duration::from_millis(LEASE) });
+                self.start(Start::Restarted);
             }
             Step::TakeLead { .. } => {}
         }
@@ -353,7 +354,7 @@ impl World {
             // L9 holds for a crash of all replicas as for one: the lead is taken again.
             self.processes.clear();
             self.now = self.now.max(self.last_sent + LEASE);
-            self.start(Start::TookLead { lease: Duration::from_millis(LEASE) });
+            self.start(Start::Restarted);
         }
     }
 }

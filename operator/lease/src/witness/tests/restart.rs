@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::support::*;
-use crate::witness::{Config, RequestError, Start, StartError, Witness, WitnessEvent};
+use crate::witness::{Config, LeadTerm, RequestError, Start, StartError, Witness, WitnessEvent};
 use regent_core::message::{Ask, Refusal};
 
 const AGAIN: u64 = START + 20_000;
@@ -119,8 +119,8 @@ fn another_group_s_plan_in_a_record_is_not_taken_for_its_own() {
 
 fn took_lead(bench: Bench) -> Bench {
     let lease = Duration::from_millis(LEASE);
-    let mut config = config(2, AGAIN, Start::TookLead { lease });
-    config.answers_for = Some(Duration::from_millis(T1));
+    let mut config = config(2, AGAIN, Start::Restarted);
+    config.lead = Some(LeadTerm { answers_for: Duration::from_millis(T1), lease });
     Bench { tags: bench.tags, ..Bench::with(config, bench.objects) }
 }
 

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::support::*;
-use crate::witness::{GroupState, MacKey, RecoverError, Retired, StaleCause, Start, StateReport, WitnessEvent};
+use crate::witness::{
+    GroupState, LeadTerm, MacKey, RecoverError, Retired, StaleCause, Start, StateReport, WitnessEvent,
+};
 use regent_core::ids::{GroupKey, SiteName};
-use regent_core::message::{Ask, Proof, Refusal, Vote};
+use regent_core::message::{Ask, Line, Proof, Refusal, Vote};
 use regent_core::sign::{Digest, Envelope};
 
 const AGAIN: u64 = START + 50_000;
@@ -316,4 +318,94 @@ fn a_sound_witness_does_not_recover() {
     let mut bench = Bench::held();
     assert_eq!(bench.witness.recovery_due(), None);
     assert!(matches!(bench.witness.begin_recovery(at(DUE), nonce()), Err(RecoverError::NotStale(_))));
+}
+
+/// The same witness over an older copy of its objects, in another start.
+fn set_back(bench: Bench, copy: BTreeMap<GroupKey, crate::witness::Record>) -> Bench {
+    Bench { objects: copy, ..bench }.restart(2, AGAIN, Start::Restarted)
+}
+
+#[test]
+fn a_copy_made_during_the_last_start_is_noticed_by_a_tag_of_later_writes() {
+    let mut bench = Bench::held();
+    let copy = bench.objects.clone();
+    let unchanged = Bench { objects: copy.clone(), tags: bench.tags.clone(), ..Bench::held() };
+    assert_eq!(bench.ask("french", "2.2", START + LAPSE), Ok(()));
+    bench.query("ireland", "1.1", START + LAPSE).unwrap_err();
+    let mut bench = set_back(bench, copy.clone());
+    assert_eq!(bench.ask("ireland", "1.1", AGAIN + D), Err(Refusal::Stale));
+    let expected = (at(AGAIN + D), WitnessEvent::Stale(StaleCause::TagOfLaterWrite(3)));
+    assert_eq!(bench.events(AGAIN + D), [expected]);
+    // Without a write since, an ordinary start.
+    assert_eq!(set_back(unchanged, copy).ask("ireland", "1.1", AGAIN), Ok(()));
+}
+
+#[test]
+fn once_it_has_recovered_tags_from_before_make_it_stale_no_more() {
+    let mut bench = Bench::held();
+    let copy = bench.objects.clone();
+    assert_eq!(bench.ask("french", "2.2", START + LAPSE), Ok(()));
+    let old = bench.tags.clone();
+    let mut bench = set_back(bench, copy);
+    bench.witness.turn_stale(at(AGAIN), StaleCause::SaidSo);
+    bench.witness.begin_recovery(at(DUE), nonce()).unwrap();
+    recover(&mut bench, &others(&[state(vote("french", "2.2"), None)])).unwrap();
+    bench.tags = old.clone();
+    assert_eq!(bench.ask("french", "2.2", DUE), Ok(()));
+    let mut bench = bench.restart(3, DUE + P, Start::Restarted);
+    bench.tags = old;
+    assert_eq!(bench.ask("french", "2.2", DUE + P), Ok(()));
+}
+
+#[test]
+fn within_one_boot_a_start_goes_on_only_with_those_it_answered_within_a_lease_before() {
+    for (down, goes_on) in [(D - 1, true), (D, true), (D + 1, false)] {
+        let mut bench = Bench::held();
+        let mut config = config(2, START + down, Start::Restarted);
+        config.boot = [1; 16];
+        let tags = std::mem::take(&mut bench.tags);
+        let mut bench = Bench { tags, ..Bench::with(config, bench.objects) };
+        let answer = bench.ask("ireland", "1.1", START + down);
+        assert_eq!(answer, if goes_on { Ok(()) } else { Err(Refusal::Waiting) }, "down for {down} ms");
+        assert_eq!(bench.ask("ireland", "1.1", START + down + D), Ok(()), "what was promised before has ended");
+    }
+}
+
+#[test]
+fn a_record_that_was_set_back_under_a_living_witness_makes_it_stale() {
+    let mut bench = Bench::held();
+    let copy = bench.record().clone();
+    assert_eq!(bench.ask("french", "2.2", START + LAPSE), Ok(()));
+    // The next write fails its comparison, for the object is the old copy.
+    let mut ask = bench.submission("french", Ask::Query { line: Line::Ready }, &[]);
+    ask.plans = vec![signed(&protected(2))];
+    let receipt = bench.witness.receive(at(START + LAPSE), &ask, None).unwrap();
+    let _grant = bench.witness.conclude(receipt, &[shop()]);
+    bench.witness.reload(at(START + LAPSE), &shop(), Some(copy));
+    let expected = (at(START + LAPSE), WitnessEvent::Stale(StaleCause::SetBack(shop())));
+    assert!(bench.events(START + LAPSE).contains(&expected));
+    assert_eq!(bench.ask("ireland", "1.1", START + LAPSE), Err(Refusal::Stale));
+}
+
+/// Those who report it have restarted, so that nobody shows a certificate any more.
+#[test]
+fn a_vote_that_more_than_f_name_comes_back_however_high_it_is() {
+    let mut bench = Bench::with(config(2, AGAIN, Start::Stale), BTreeMap::new());
+    bench.witness.begin_recovery(at(DUE), nonce()).unwrap();
+    let mut reports = others(&[state(vote("french", "200.2"), Some("199.1"))]);
+    let huge = format!("{}.3", u64::MAX);
+    // One liar, who names the group as often as it likes.
+    reports[2].groups = vec![state(vote("german", &huge), Some(&huge)); 3];
+    recover(&mut bench, &reports).unwrap();
+    assert_eq!(bench.record().vote, vote("french", "200.2"));
+    assert_eq!(bench.record().retired.as_ref().unwrap().epoch, epoch("199.1"));
+}
+
+#[test]
+fn a_stale_leader_reads_no_earlier_than_any_new_leader_gives() {
+    let lease = std::time::Duration::from_millis(8_000);
+    let mut config = config(2, AGAIN, Start::Stale);
+    config.lead = Some(LeadTerm { answers_for: std::time::Duration::from_millis(5_000), lease });
+    let bench = Bench::with(config, Bench::held().objects);
+    assert_eq!(bench.witness.recovery_due(), Some(at(AGAIN + 8_000 + D)));
 }

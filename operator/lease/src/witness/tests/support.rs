@@ -177,12 +177,13 @@ pub fn config(start: u64, started: u64, how: Start) -> Config {
     Config {
         site: site("swiss"),
         charter: charter(),
-        boot: [9; 16],
+        // Each start is of another boot, whose clocks tell nothing of the one before.
+        boot: [u8::try_from(start % 256).unwrap(); 16],
         mac_key: MacKey([3; 32]),
         start,
         started: at(started),
         how,
-        answers_for: None,
+        lead: None,
         wall_s: Some(WALL),
     }
 }

@@ -46,7 +46,8 @@ impl Witness {
             let until = (!due.passed_for_waiting(claim.now)).then_some(due);
             return Err(No { reason: Refusal::Stale, until });
         }
-        if group.is_busy() {
+        let asked = Vote { site: claim.site.clone(), epoch: claim.entry.epoch };
+        if group.is_busy() && !group.renews(&asked) {
             return Err(Refusal::Busy.into());
         }
         let blocks = [

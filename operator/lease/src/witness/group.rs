@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::notice::{Notices, WitnessEvent};
+use super::record::Retired;
 use super::{INTERLOCK_SPAN, Record};
 use regent_core::charter::Charter;
 use regent_core::ids::{Epoch, GroupKey, SiteName};
@@ -101,6 +102,8 @@ pub(super) struct Group {
     pub(super) reported: Option<Vote>,
     /// The number of the last write that is on disk for certain.
     pub(super) written: u64,
+    /// Vote and retired epoch as this start has them on disk.
+    settled: Option<(Option<Vote>, Option<Retired>)>,
     disk: Disk,
 }
 
@@ -117,6 +120,7 @@ impl Group {
             brake: Brake::default(),
             reported: None,
             written: 0,
+            settled: None,
             disk: Disk::New,
         }
     }
@@ -164,7 +168,7 @@ impl Group {
             record.certified = self.record.certified;
         }
         record.changes_s = self.record.changes_s;
-        Self { written: record.writes, record, plan, disk: Disk::Unstamped, ..self }
+        Self { written: record.writes, record, plan, settled: None, disk: Disk::Unstamped, ..self }
     }
 
     /// The highest epoch that is known here: our vote, or a certificate that was shown. Others
@@ -263,6 +267,7 @@ impl Group {
         self.disk = if written { Disk::Written } else { Disk::Unsettled { existed } };
         if written {
             self.written = writes;
+            self.settled = Some((self.record.vote.clone(), self.record.retired.clone()));
         }
         written
     }
@@ -278,6 +283,16 @@ impl Group {
     /// Whether it must be refused to everybody for now.
     pub(super) fn is_busy(&self) -> bool {
         self.is_pending() || self.is_unsettled()
+    }
+
+    /// Whether exactly this vote can be promised whatever becomes of a write under way: it is on
+    /// disk by this start, and what is being written changes neither it nor what is retired
+    /// (a plan, for example). A write that lands late then gives nobody else a vote.
+    pub(super) fn renews(&self, vote: &Vote) -> bool {
+        let same = |(settled, retired): &(Option<Vote>, Option<Retired>)| {
+            settled.as_ref() == Some(vote) && self.record.vote.as_ref() == Some(vote) && retired == &self.record.retired
+        };
+        self.settled.as_ref().is_some_and(same)
     }
 
     /// Whether this start has the record in its own name on disk (L9).

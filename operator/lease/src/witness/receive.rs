@@ -147,6 +147,8 @@ pub struct Receipt {
     promises: bool,
     query: bool,
     answers: Vec<(GroupKey, Result<(), No>)>,
+    /// Promised already, whatever becomes of the writes.
+    renewed: BTreeSet<GroupKey>,
     offered: BTreeSet<GroupKey>,
 }
 
@@ -175,6 +177,7 @@ impl Witness {
             promises: request.ask == Ask::Grant,
             query: matches!(request.ask, Ask::Query { .. }),
             answers: Vec::new(),
+            renewed: BTreeSet::new(),
             offered: BTreeSet::new(),
         };
         let mut dirty = BTreeSet::new();
@@ -214,8 +217,8 @@ impl Witness {
                         self.stand_in_line(claim, &request.ask);
                     }
                     let verdict = self.decide(claim);
-                    if receipt.promises && verdict.is_ok() {
-                        self.vote(claim, dirty);
+                    if receipt.promises && verdict.is_ok() && self.vote(claim, dirty) {
+                        receipt.renewed.insert(entry.group.clone());
                     }
                     receipt.answers.push((entry.group.clone(), verdict));
                 }
@@ -235,31 +238,31 @@ impl Witness {
     }
 
     /// Grants: the promise of a vote that is on disk is given at once, a new vote's only
-    /// when it is written.
-    fn vote(&mut self, claim: Claim<'_>, dirty: &mut BTreeSet<GroupKey>) {
+    /// when it is written. Returns whether it is given.
+    fn vote(&mut self, claim: Claim<'_>, dirty: &mut BTreeSet<GroupKey>) -> bool {
         let key = &claim.entry.group;
         let lapsed = |g: &super::group::Group| g.lapses_at(&self.charter).passed_for_waiting(claim.now);
         let Some(group) = self.groups.get_mut(key) else {
-            return;
+            return false;
         };
         let vote = Vote { site: claim.site.clone(), epoch: claim.entry.epoch };
+        if group.renews(&vote) {
+            group.promise_to(claim.site, claim.now.after(self.charter.lease_duration()));
+            return true;
+        }
         if group.record.vote.as_ref() != Some(&vote) {
             // L6: a new vote is no proof. A lapse that was acted on is not reported again.
             group.reported = lapsed(group).then(|| vote.clone());
             group.record.vote = Some(vote);
-            dirty.insert(key.clone());
-        } else if !group.is_stamped() {
-            dirty.insert(key.clone());
         }
-        if !dirty.contains(key) {
-            group.promise_to(claim.site, claim.now.after(self.charter.lease_duration()));
-        }
+        dirty.insert(key.clone());
+        false
     }
 
     /// The answer, once every write of the receipt has ended; `failed` names the groups
     /// whose record could not be written, or of which nobody knows whether it was.
     pub fn conclude(&mut self, receipt: Receipt, failed: &[GroupKey]) -> Grant {
-        let Receipt { persists, site, request, received, promises, query, answers, offered, .. } = receipt;
+        let Receipt { persists, site, request, received, promises, query, answers, renewed, offered, .. } = receipt;
         let failed: BTreeSet<&GroupKey> = failed.iter().collect();
         let mut written: BTreeMap<GroupKey, bool> = BTreeMap::new();
         for (key, record) in persists {
@@ -279,7 +282,7 @@ impl Witness {
         };
         for (key, verdict) in answers {
             let verdict = match (verdict, written.get(&key)) {
-                (Ok(()), Some(false)) => Err(Refusal::NotPersisted.into()),
+                (Ok(()), Some(false)) if !renewed.contains(&key) => Err(Refusal::NotPersisted.into()),
                 // It found out while it wrote.
                 (Ok(()), _) if self.is_stale() => Err(Refusal::Stale.into()),
                 (verdict, _) => verdict,

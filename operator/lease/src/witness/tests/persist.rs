@@ -176,3 +176,22 @@ fn a_restart_over_a_vote_that_was_written_but_never_answered_serves_that_vote() 
     assert_eq!(bench.ask("french", "2.2", LATE + P), Ok(()));
     assert_eq!(bench.ask("ireland", "1.1", LATE + P), Err(Refusal::Waiting));
 }
+
+/// Home sent a plan, and its write failed: no vote is in doubt.
+#[test]
+fn a_plan_that_can_not_be_written_does_not_end_the_renewals_of_a_vote_that_is() {
+    let mut bench = Bench::held();
+    let mut ask = bench.submission("ireland", Ask::Grant, &[entry("1.1")]);
+    ask.plans = vec![signed(&protected(2))];
+    let receipt = bench.witness.receive(at(LATE), &ask, None).unwrap();
+    assert_eq!(receipt.persists.len(), 1);
+    assert_eq!(bench.ask("ireland", "1.1", LATE), Ok(()), "nor while it is being written");
+    let grant = bench.witness.conclude(receipt, &[shop()]);
+    assert!(grant.exceptions.is_empty());
+    assert_eq!(grant.plans.get(&shop()), None, "it holds no plan for certain");
+    for ms in [LATE + P, LATE + 2 * P] {
+        assert_eq!(bench.ask("ireland", "1.1", ms), Ok(()));
+        assert_eq!(bench.ask("ireland", "2.1", ms), Err(Refusal::Busy), "a new vote would have to be written");
+        assert_eq!(bench.tell("ireland", retire("1.1", "french"), ms), Err(Refusal::Busy));
+    }
+}

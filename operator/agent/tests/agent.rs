@@ -101,6 +101,7 @@ fn round(charter: Digest, entries: &[Entry], nonces: &NonceSet) -> Round {
             exceptions: vec![],
             votes: BTreeMap::new(),
             plans: BTreeMap::new(),
+            braked: BTreeMap::new(),
             start: 1,
             tag: Tag(vec![n]),
         };

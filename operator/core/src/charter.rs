@@ -80,7 +80,7 @@ pub struct SiteEntry {
 pub struct Interlock {
     /// For one group.
     pub changes_per_group_hour: u32,
-    /// For all groups of one party's sites.
+    /// For all groups of one party's sites. A group's first within the hour isn't counted.
     pub changes_per_party_hour: u32,
 }
 

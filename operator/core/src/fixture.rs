@@ -113,6 +113,7 @@ impl Federation {
             exceptions,
             votes,
             plans: BTreeMap::new(),
+            braked: BTreeMap::new(),
             start: 1,
             tag: Tag(format!("tag of {witness} for {}", request.digest()).into_bytes()),
         };

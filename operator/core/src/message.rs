@@ -189,6 +189,10 @@ pub struct Grant {
     /// for those whose plan came with the submission: whoever holds a newer one sends it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub plans: BTreeMap<GroupKey, u64>,
+    /// Granted groups that a brake would keep from any other site, and for how long, in
+    /// milliseconds (L14): a planned move of one would only stop it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub braked: BTreeMap<GroupKey, u64>,
     /// The witness's count of starts: unchanged between two answers, it has forgotten nothing.
     #[serde(default)]
     pub start: u64,

@@ -2,6 +2,7 @@
 //! chance only where a schedule asks for it. What the simulation meets once in a hundred
 //! thousand seeds is met here by its name.
 
+mod brakes;
 mod charter;
 mod drift;
 mod groups;
@@ -320,6 +321,7 @@ impl Script {
                         exceptions: Vec::new(),
                         votes: BTreeMap::new(),
                         plans: BTreeMap::new(),
+                        braked: BTreeMap::new(),
                         start: 1,
                         tag: Tag(vec![1; 8]),
                     };

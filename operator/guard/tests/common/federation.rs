@@ -113,6 +113,7 @@ impl Federation {
                 exceptions: if at < granting { Vec::new() } else { entries.iter().map(refuse).collect() },
                 votes: Default::default(),
                 plans: Default::default(),
+                braked: Default::default(),
                 start: 1,
                 tag: Tag(vec![1]),
             };

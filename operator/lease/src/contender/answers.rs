@@ -75,6 +75,7 @@ impl Contender {
                 asked: answer.sent,
                 line,
                 refusal,
+                braked: word.braked.map(|for_| now.after(for_)),
                 // Counted from when it was asked: asked again then, it is asked as late as it said.
                 ready: wait.map(|w| answer.sent.after(w)),
             };

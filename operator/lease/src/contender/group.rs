@@ -110,6 +110,8 @@ pub(super) struct View {
     /// What it was asked: a query stood in this line, a request in none.
     pub line: Option<Line>,
     pub refusal: Option<Refusal>,
+    /// Until when a brake there would keep the group from any other site.
+    pub braked: Option<Moment>,
     /// When it may grant.
     pub ready: Option<Moment>,
 }

@@ -129,6 +129,16 @@ pub enum ReleaseError {
     /// The successor is not in the plan.
     #[error("site {0} is neither home nor a standby of the plan; name one that is")]
     NotInPlan(SiteName),
+    /// Brakes would keep the group from the successor.
+    #[error(
+        "group {group} has changed hands too often within the hour: in {wait_s} s its witnesses grant it to another site again; it stays where it is until then"
+    )]
+    Braked {
+        /// Which group.
+        group: regent_core::ids::GroupKey,
+        /// How long still, in seconds.
+        wait_s: u64,
+    },
     /// A release of another epoch or to another site is under way.
     #[error("epoch {0} is already being released, to {1}; wait until that is done")]
     UnderWay(Epoch, SiteName),

@@ -5,10 +5,24 @@ use super::group::{Group, Role};
 use super::output::{ContenderEvent, Output};
 use super::release::{Release, ReleaseError, ReleaseEvent, ReleasePhase, ReleaseStep};
 use regent_core::ids::{Epoch, GroupKey, SiteName};
-use regent_core::message::Ask;
+use regent_core::message::{Ask, Refusal};
 use regent_core::time::Moment;
 
 impl Group {
+    /// Until when brakes would keep the group from any successor: more than `spare` witnesses say
+    /// so of an epoch that nobody has begun to retire. One that somebody has must be taken to its
+    /// end, for it is granted to nobody any more.
+    fn braked(&self, now: Moment, epoch: Epoch, spare: usize) -> Option<Moment> {
+        let of_epoch = || self.views.values().filter(|v| v.epoch == epoch);
+        if of_epoch().any(|v| v.refusal == Some(Refusal::Retired)) {
+            return None;
+        }
+        let mut until: Vec<Moment> =
+            of_epoch().filter_map(|v| v.braked).filter(|u| !u.passed_for_waiting(now)).collect();
+        until.sort_by_key(|u| std::cmp::Reverse(u.boot_ns));
+        until.get(spare).copied()
+    }
+
     pub(super) fn release(&self) -> Option<&Release> {
         match &self.role {
             Role::Releasing { release, .. } => Some(release),
@@ -40,6 +54,11 @@ impl Contender {
                 return Ok(Vec::new());
             }
             return Err(ReleaseError::UnderWay(under_way.epoch, under_way.successor.clone()));
+        }
+        let spare = self.charter.witness_count() - self.charter.quorum();
+        if let Some(until) = group.braked(now, epoch, spare) {
+            let wait_s = until.left_for_waiting(now).as_secs();
+            return Err(ReleaseError::Braked { group: key.clone(), wait_s });
         }
         group.role = Role::Releasing { release: Release::new(epoch, successor), entered: now, sent: None };
         self.out.push(Output::CloseNodeList { group: key.clone(), epoch });

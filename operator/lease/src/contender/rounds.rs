@@ -39,6 +39,8 @@ pub(super) struct Word {
     /// None: it grants, or would.
     pub exception: Option<Exception>,
     pub vote: Option<Vote>,
+    /// For how long a brake would keep the group from any other site.
+    pub braked: Option<Duration>,
 }
 
 /// What an answer says.
@@ -135,7 +137,8 @@ impl Book {
                 }
             }
             let vote = grant.votes.get(&entry.group).cloned();
-            words.push(Word { entry: entry.clone(), exception, vote });
+            let braked = grant.braked.get(&entry.group).map(|ms| Duration::from_millis(*ms));
+            words.push(Word { entry: entry.clone(), exception, vote, braked });
         }
         let refused = match &round.ask {
             Ask::Retire { group, .. } | Ask::Release { group, .. } => exceptions.get(group).map(|e| (*e).clone()),

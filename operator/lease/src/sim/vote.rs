@@ -133,6 +133,7 @@ impl World {
             exceptions: Vec::new(),
             votes: BTreeMap::new(),
             plans: BTreeMap::new(),
+            braked: BTreeMap::new(),
             start: 1,
             tag: Tag(self.rng.bytes().to_vec()),
         };

@@ -172,6 +172,11 @@ impl Witness {
         if site == holder || site == group.incumbent(key) {
             return None;
         }
+        self.holds_changes(group, key, now)
+    }
+
+    /// Whether a brake would hold any other site's claim.
+    pub(super) fn holds_changes(&self, group: &Group, key: &GroupKey, now: Moment) -> Option<No> {
         let limits = self.charter.interlock;
         let of_group = group.brake.holds_until(limits.changes_per_group_hour, now);
         let party = self.charter.site(&key.home).and_then(|s| self.parties.get(&s.party));

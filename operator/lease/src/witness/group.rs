@@ -125,7 +125,8 @@ impl Group {
         }
     }
 
-    /// A group as it was persisted, and until when each change of holder in it counts.
+    /// A group as it was persisted, and until when each change of holder in it counts for its
+    /// party.
     pub(super) fn of_record(
         key: &GroupKey,
         mut record: Record,
@@ -150,7 +151,7 @@ impl Group {
         record.changes_s = changes_s;
         let mut group = Self { written: record.writes, record, plan, disk: Disk::Unstamped, ..Self::new(now) };
         until.iter().for_each(|u| group.brake.count(*u));
-        (group, until)
+        (group, until.into_iter().skip(1).collect())
     }
 
     /// The same group after its object was read again. What is only in memory stays.
@@ -225,7 +226,9 @@ impl Group {
         self.highest().map_or(0, |known| known.epoch.term).saturating_add(super::MAX_TERM_LEAP)
     }
 
-    /// A certificate for `holder` was shown. Returns until when a change of holder counts.
+    /// A certificate for `holder` was shown. Returns until when a change of holder counts for its
+    /// party: the first of a group within the span doesn't. One party's every site may be lost at
+    /// once, and then each of its groups moves once; errors of our own move them again and again.
     pub(super) fn certify(&mut self, holder: Vote, now: Moment, wall_s: Option<u64>) -> Option<Moment> {
         let before = self.record.certified.as_ref();
         if before.is_some_and(|c| c.epoch >= holder.epoch) {
@@ -238,12 +241,13 @@ impl Group {
         }
         let until = now.after(INTERLOCK_SPAN);
         self.brake.forget(now);
+        let first = self.brake.counted(now) == 0;
         self.brake.count(until);
         let kept = self.brake.counted(now);
         self.record.changes_s.push(wall_s.unwrap_or(0));
         let surplus = self.record.changes_s.len().saturating_sub(kept);
         self.record.changes_s.drain(..surplus);
-        Some(until)
+        (!first).then_some(until)
     }
 
     /// Marks a write of the record and returns what is to be written.

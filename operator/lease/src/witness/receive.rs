@@ -277,6 +277,7 @@ impl Witness {
             exceptions: Vec::new(),
             votes: BTreeMap::new(),
             plans: BTreeMap::new(),
+            braked: BTreeMap::new(),
             start: self.start,
             tag: self.tags.issue(received, self.writes()),
         };
@@ -293,6 +294,12 @@ impl Witness {
                 && let Some(group) = self.groups.get_mut(&key)
             {
                 group.promise_to(&site, until);
+            }
+            if verdict.is_ok()
+                && let Some(No { until: Some(until), .. }) =
+                    self.groups.get(&key).and_then(|group| self.holds_changes(group, &key, received))
+            {
+                grant.braked.insert(key.clone(), ceil_ms(until, received));
             }
             if query || verdict.is_err() {
                 self.describe(&key, &mut grant);

@@ -80,3 +80,42 @@ fn l12_only_the_site_s_own_epoch_is_released_and_only_to_a_site_of_the_plan() {
     assert_eq!(release("1.1", "fr"), None, "again is the same");
     assert_eq!(release("1.1", "de"), Some(ReleaseError::UnderWay(epoch("1.1"), site("fr"))));
 }
+
+/// A holder whose last renewal was granted by all, `braked` of whom hold the next change.
+fn braked_by(braked: &[&str]) -> Desk {
+    let mut desk = Desk::holder();
+    desk.tick(10_010 + P_MS);
+    let newest = desk.sent.len() - 1;
+    for witness in ["fr", "de", "ch", "lu"] {
+        let request = &desk.sent[newest].1.request;
+        let mut grant: regent_core::message::Grant =
+            desk.federation.grant(witness, request, Vec::new(), BTreeMap::new()).peek().unwrap();
+        if braked.contains(&witness) {
+            grant.braked.insert(group(), 600_000);
+        }
+        let grant = Envelope::sign(&grant, witness, desk.federation.key(witness));
+        let outputs = desk.contender.on_answer(at_ms(11_000), &site(witness), &grant);
+        desk.take(outputs);
+    }
+    desk
+}
+
+#[test]
+fn l14_a_move_that_brakes_would_hold_is_refused_before_anything_is_stopped() {
+    let mut desk = braked_by(&["fr", "lu"]);
+    let refused = desk.contender.release(at_ms(11_000), &group(), epoch("1.1"), site("fr"));
+    assert!(matches!(refused, Err(ReleaseError::Braked { wait_s: 600, .. })), "{refused:?}");
+    assert_eq!(desk.role(11_000), RoleName::Holder);
+    // A quorum without the one that brakes lets the successor in; and in ten minutes, all do.
+    assert!(braked_by(&["lu"]).contender.release(at_ms(11_000), &group(), epoch("1.1"), site("fr")).is_ok());
+    assert!(desk.contender.release(at_ms(611_000), &group(), epoch("1.1"), site("fr")).is_ok());
+}
+
+#[test]
+fn l14_a_release_that_has_begun_to_retire_is_taken_to_its_end_whatever_brakes() {
+    let mut desk = braked_by(&["fr", "lu"]);
+    desk.tick(10_010 + 2 * P_MS);
+    let newest = desk.sent.len() - 1;
+    desk.answer(12_000, newest, "de", no(Refusal::Retired).voting("ie", "1.1"));
+    assert!(desk.contender.release(at_ms(12_000), &group(), epoch("1.1"), site("fr")).is_ok());
+}

@@ -99,7 +99,7 @@ fn the_same_certificate_shown_again_and_again_counts_once() {
 }
 
 #[test]
-fn all_groups_of_one_party_s_sites_share_a_rate() {
+fn all_groups_of_one_party_s_sites_share_a_rate_for_what_moves_again() {
     let mut bench = limited(4, 2);
     let names = ["a", "b", "c"].map(group);
     for name in &names {
@@ -110,15 +110,23 @@ fn all_groups_of_one_party_s_sites_share_a_rate() {
     }
     let late = START + LAPSE;
     let state = protected(1).protection;
-    for name in &names[..2] {
+    // All are lost at once, and move: nothing of that counts for the party.
+    for name in &names {
         let taken = entry_of(name.clone(), "2.2", state);
         assert_eq!(bench.ask_for("french", &taken, late), Ok(()));
         certify_of(&mut bench, "french", &taken, late);
     }
-    let third = entry_of(names[2].clone(), "2.2", state);
-    assert_eq!(bench.ask_for("french", &third, late), Err(Refusal::Interlock));
-    assert_eq!(bench.ask_for("french", &third, late + HOUR - 1), Err(Refusal::Interlock));
-    assert_eq!(bench.ask_for("french", &third, late + HOUR), Ok(()));
+    // Two move again, and use its rate up.
+    let again = late + LAPSE;
+    for name in &names[..2] {
+        let back = entry_of(name.clone(), "3.1", state);
+        assert_eq!(bench.ask_for("ireland", &back, again), Ok(()));
+        certify_of(&mut bench, "ireland", &back, again);
+    }
+    let third = entry_of(names[2].clone(), "3.1", state);
+    assert_eq!(bench.ask_for("ireland", &third, again), Err(Refusal::Interlock));
+    assert_eq!(bench.ask_for("ireland", &third, again + HOUR - 1), Err(Refusal::Interlock));
+    assert_eq!(bench.ask_for("ireland", &third, again + HOUR), Ok(()));
 }
 
 fn certify_of(bench: &mut Bench, name: &str, entry: &regent_core::message::Entry, ms: u64) {

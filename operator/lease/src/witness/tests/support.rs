@@ -152,6 +152,7 @@ pub fn grant_of(witness: &str, request: &Envelope, exceptions: &[GroupKey]) -> E
         exceptions: exceptions.iter().map(except).collect(),
         votes: BTreeMap::new(),
         plans: BTreeMap::new(),
+        braked: BTreeMap::new(),
         start: 1,
         tag: Tag(vec![1]),
     };

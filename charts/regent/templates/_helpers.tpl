@@ -51,3 +51,15 @@ has(c.volumeMounts) && c.volumeMounts.exists(m, m.name == 'regent-gate' && m.mou
 c.volumeMounts.all(m, (m.name == 'regent-gate' && m.mountPath == '/regent' && !has(m.subPath) && !has(m.subPathExpr)) ||
   !m.mountPath.matches('^([.]?/+)*regent(/|$)|(^|/)[.][.](/|$)'))
 {{- end -}}
+
+{{/* CEL: a pod has no gate, or gate and tries are not of its own containers any more. */}}
+{{- define "regent.gateIsStale" -}}
+!has(object.spec.initContainers) || !object.spec.initContainers.exists(c, c.name == 'regent-gate') ||
+object.spec.initContainers.exists(c, c.name == 'regent-gate' &&
+  (c.image != object.spec.containers[0].image || has(c.env) || has(c.envFrom))) ||
+object.spec.initContainers.exists(c, c.name.startsWith('regent-try-') &&
+  !(object.spec.containers + object.spec.initContainers).exists(i,
+    i.name != 'regent-gate' && !i.name.startsWith('regent-try-') && i.image == c.image &&
+    (has(i.envFrom) ? i.envFrom : []) == (has(c.envFrom) ? c.envFrom : []) &&
+    (!has(c.env) || (has(i.env) && c.env.all(e, i.env.exists(x, x == e))))))
+{{- end -}}

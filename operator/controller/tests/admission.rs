@@ -365,6 +365,44 @@ async fn tries_come_before_the_gate_and_run_nothing_of_their_own() {
     clusters.kubectl(0, &["-n", "shop", "set", "image", "pod/best", "schema=registry.example/schema:8"], "").unwrap();
 }
 
+/// What people patch at the holder is a copy's template, which carries gate and tries of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_of_a_template_that_people_changed_gets_a_gate_of_its_own() {
+    let clusters = ireland().await;
+    restricted_shop(&clusters).await;
+    let names = |pod: &str| of_pod(&clusters, pod, ".spec.initContainers[*].name");
+    let changed = |name: &str, change: fn(&mut Value)| {
+        let mut pod: Value = serde_json::from_str(&tried(name, json!({}), |_| {})).unwrap();
+        change(&mut pod["spec"]);
+        clusters.kubectl(0, &["apply", "-f", "-"], &pod.to_string()).unwrap();
+    };
+    // As `kubectl set image`: of the main container, whose image the gate has, and of another.
+    changed("fixed", |spec| spec["containers"][0]["image"] = json!("registry.example/shop:1-cve-fixed"));
+    assert_eq!(names("fixed"), "regent-gate schema");
+    assert_eq!(of_pod(&clusters, "fixed", ".spec.initContainers[0].image"), "registry.example/shop:1-cve-fixed");
+    changed("beside", |spec| spec["containers"][1]["image"] = json!("registry.example/courier:2"));
+    assert_eq!(names("beside"), "regent-gate schema", "the old image may be gone, and is tried no more");
+    // As `kubectl set env`, which changes init containers too.
+    changed("told", |spec| {
+        for list in ["initContainers", "containers"] {
+            for container in spec[list].as_array_mut().unwrap() {
+                container["env"] = json!([{ "name": "HOTFIX", "value": "1" }]);
+            }
+        }
+    });
+    assert_eq!(names("told"), "regent-gate schema");
+    assert_eq!(of_pod(&clusters, "told", ".spec.initContainers[0].env"), "");
+    assert_eq!(of_pod(&clusters, "told", ".spec.containers[0].env[0].name"), "HOTFIX");
+    // A configuration that is there no more must not hold the pod up before its gate.
+    changed("moved", |spec| {
+        let old = json!([{ "configMapRef": { "name": "old" } }]);
+        for container in spec["initContainers"].as_array_mut().unwrap().iter_mut().filter(|c| c["name"] == "regent-try-0") {
+            container["envFrom"] = old.clone();
+        }
+    });
+    assert_eq!(names("moved"), "regent-gate schema");
+}
+
 /// Mounts the gate's volume once more, at a path of somebody's choice.
 fn mount(container: &mut Value, path: &str) {
     let mounts = container["volumeMounts"].as_array_mut().unwrap();

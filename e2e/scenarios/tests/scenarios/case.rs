@@ -116,7 +116,14 @@ pub fn run(stage: &Stage) -> Result<()> {
         Ok(all.then_some(()))
     })?;
     stage.keep("holder-changed", "ireland", &["differences", "case"])?;
-    wait_for("the fix to run", LIMIT, || Ok(fixed(stage, "france")?.then_some(())))?;
+    // Of a tag: what Germany is to hold is the image that runs.
+    let image = ["-n", "case", "set", "image", "deployment/desk", "app=registry.rig/shop:dev"];
+    federation.kubectl("france", &image, None)?;
+    wait_for("the fix to run", LIMIT, || {
+        let image = get(stage, "france", "pods", ".items[*].spec.containers[0].image")?;
+        let tagged = image.split(' ').filter(|image| *image == "registry.rig/shop:dev").count();
+        Ok((tagged >= 2 && fixed(stage, "france")?).then_some(()))
+    })?;
     // The other standby would start what runs: home's own revision would undo the fix.
     wait_for("germany to hold what was changed", LIMIT, || {
         let armed = stage.entry("germany", &case, "germany", "state")? == "Armed"

@@ -9,7 +9,7 @@ use regent_core::message::Submission;
 use regent_core::sign::{Digest, Envelope};
 use regent_core::time::Moment;
 use regent_lease::witness::{
-    Config, LeadTerm, MacKey, Receipt, Record, RequestError, Start, Witness, WitnessEvent, WitnessView,
+    Config, LeadTerm, MacKey, Receipt, Record, RequestError, Witness, WitnessEvent, WitnessView,
 };
 use regent_proto::v1;
 use regent_shell::{clock, event};

@@ -28,7 +28,7 @@ fn files(ending: &str) -> Vec<(PathBuf, String)> {
 /// Files of tests alone: test folders, and modules that are compiled for tests only.
 fn is_test(path: &Path) -> bool {
     let name = path.to_string_lossy();
-    ["/tests/", "/tests.rs", "/sim/", "/sim.rs", "/fixture.rs", "/examples/", "build.rs"]
+    ["/tests/", "/tests.rs", "/sim/", "/sim.rs", "/script/", "/script.rs", "/fixture.rs", "/examples/", "build.rs"]
         .iter()
         .any(|t| name.contains(t))
 }

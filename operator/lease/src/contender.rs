@@ -7,8 +7,8 @@
 //! ```text
 //!            q would grant            q grants
 //!  Candidate ------------> Attempting ---------> Holder --release--> Releasing
-//!      ^ ^                     | 3 D               | ran out, and a    |
-//!      | +--------- Silent <---+                   | higher vote or    |
+//!      ^ ^                     | 3 D               | ran out, and 3 D, |
+//!      | +--------- Silent <---+                   | a higher vote, or |
 //!      |      2 D x rank                           | retired           |
 //!      +-------------------------------------------+-------------------+
 //! ```
@@ -292,7 +292,8 @@ impl Contender {
             *again = None;
             let epoch = group.target(f, (&self.site, self.number));
             let heard = group.answered(now, fresh) >= q;
-            let line = if heard { group.line(&self.charter, &self.site) } else { Line::Beside };
+            let aside = group.aside.is_some_and(|until| !until.passed_for_waiting(now));
+            let line = if heard && !aside { group.line(&self.charter, &self.site) } else { Line::Beside };
             let entry = Entry { group: key.clone(), epoch, state: state_of(&group.plan) };
             lines.entry(line).or_default().push(entry);
         }

@@ -6,6 +6,8 @@ mod brakes;
 mod charter;
 mod drift;
 mod groups;
+mod liars;
+mod links;
 mod lost_vote;
 mod restored;
 
@@ -17,7 +19,7 @@ use crate::witness::{Config, MacKey, Record, Start, StartError, Witness, Witness
 use regent_core::charter::Charter;
 use regent_core::fixture::{Federation, SITES, at_ms};
 use regent_core::ids::{Epoch, GroupKey, SiteName};
-use regent_core::message::{Ask, Exception, Grant, Refusal, Request, Submission, Tag, Vote};
+use regent_core::message::{Exception, Grant, Refusal, Request, Submission, Tag, Vote};
 use regent_core::plan::{Plan, Protection, Trigger, WhenNotReady};
 use regent_core::sign::{Digest, Envelope};
 
@@ -28,9 +30,6 @@ pub fn site(s: &str) -> SiteName {
     s.parse().unwrap()
 }
 pub fn group(s: &str) -> GroupKey {
-    s.parse().unwrap()
-}
-pub fn epoch(s: &str) -> Epoch {
     s.parse().unwrap()
 }
 pub const VOTERS: [&str; 4] = ["fr", "de", "ch", "lu"];
@@ -404,9 +403,6 @@ impl Script {
     }
 }
 
-pub fn except(g: &GroupKey, reason: Refusal, wait_ms: Option<u64>) -> Exception {
-    Exception { group: g.clone(), reason, wait_ms }
-}
 pub fn vote(s: &str, e: &str) -> Vote {
-    Vote { site: site(s), epoch: epoch(e) }
+    Vote { site: site(s), epoch: e.parse().unwrap() }
 }

@@ -124,7 +124,7 @@ impl Contender {
     /// What a witness's words mean for the group's role.
     fn react(&mut self, now: Moment, key: &GroupKey) {
         let (f, q) = (self.charter.faulty_witnesses as usize, self.charter.quorum());
-        let fresh = self.charter.renewal_period() * 2;
+        let (d, fresh) = (self.charter.lease_duration(), self.charter.renewal_period() * 2);
         let (site, number) = (self.site.clone(), self.number);
         let Some(group) = self.groups.get_mut(key) else {
             return;
@@ -133,6 +133,10 @@ impl Contender {
             Role::Candidate { .. } => {
                 let line = group.line(&self.charter, &site);
                 let yes = group.yes(now, fresh, line);
+                if line != Line::Beside {
+                    let rank = group.plan.rank(&site).unwrap_or_default();
+                    group.note_yes(now, if yes.len() < q { yes.len() } else { 0 }, f, d, rank);
+                }
                 if yes.len() >= q && line != Line::Beside {
                     let epoch = group.target(f, (&site, number));
                     let again = Some(now.after(self.stagger));

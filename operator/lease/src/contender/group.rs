@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::output::RoundId;
 use super::release::Release;
+use super::roles::{GIVE_UP, pause};
 use super::votes::{Top, Votes};
 use regent_core::charter::Charter;
 use regent_core::ids::{Epoch, SiteName};
@@ -154,6 +155,10 @@ pub(super) struct Group {
     pub votes: Votes,
     pub views: BTreeMap<SiteName, View>,
     pub left_out: BTreeMap<SiteName, LeftOut>,
+    /// Since when more than f witnesses, but fewer than q, would grant it to this candidate.
+    pub stuck: Option<Moment>,
+    /// Until when it asks beside the line, so that others come first.
+    pub aside: Option<Moment>,
     pub mark: PlanMark,
     /// How often the envelope was offered to a witness that was not known to have it.
     pub offered: u32,
@@ -181,6 +186,8 @@ impl Group {
             votes: Votes::default(),
             views: BTreeMap::new(),
             left_out: BTreeMap::new(),
+            stuck: None,
+            aside: None,
             seen: BTreeMap::new(),
             retired: None,
             certified: None,
@@ -217,6 +224,21 @@ impl Group {
             v.refusal.is_none() && holds(v) && !v.at.after(fresh).passed_for_stopping(now) && self.counts(now, w)
         };
         self.views.iter().filter(|(w, v)| says(w, v)).map(|(w, _)| w.clone()).collect()
+    }
+
+    /// L11: a candidate that someone honest would grant the group, but no quorum in 3 D (a link
+    /// of its own is cut, or a liar or a brake refuses it), stands aside for a while: another one
+    /// may have what it lacks. It goes on asking, and takes the group if a quorum says yes.
+    pub(super) fn note_yes(&mut self, now: Moment, yes: usize, f: usize, d: Duration, rank: usize) {
+        if yes <= f {
+            self.stuck = None;
+            return;
+        }
+        let since = *self.stuck.get_or_insert(now);
+        if since.after(d * GIVE_UP).passed_for_waiting(now) {
+            self.stuck = None;
+            self.aside = Some(now.after(pause(d, rank)));
+        }
     }
 
     /// Witnesses that count and have answered within `fresh`.

@@ -11,9 +11,9 @@ use regent_core::message::Refusal;
 use regent_core::time::Moment;
 
 /// After how many D without a certificate an attempt is given up (L11).
-const GIVE_UP: u32 = 3;
-/// For how many D per rank the site is silent then (L11).
-const SILENT: u32 = 2;
+pub(super) const GIVE_UP: u32 = 3;
+/// For how many D per rank the site lets others try then (L11). The best one pauses too, for D.
+const PAUSE: u32 = 2;
 /// For how many D at most a witness that doesn't keep its word is left out (L11).
 const LEFT_OUT_MOST: u32 = 40;
 
@@ -45,8 +45,9 @@ impl Contender {
                 }
                 Role::Silent { until } => sooner(*until),
                 Role::Holder { held, told: false, .. } => sooner(held.until),
+                Role::Holder { held, told: true, .. } => sooner(held.until.after(d * GIVE_UP)),
                 Role::Releasing { release, entered, sent } => sooner(self.release_due(release, *entered, *sent)),
-                Role::Holder { .. } | Role::Idle(_) => {}
+                Role::Idle(_) => {}
             }
         }
         next
@@ -90,9 +91,7 @@ impl Contender {
         if over {
             leave_out(group, now, d, &yes, epoch);
             let rank = group.plan.rank(&site).unwrap_or_default();
-            let silent = d * SILENT * u32::try_from(rank).unwrap_or(u32::MAX);
-            group.role =
-                if rank == 0 { Role::Candidate { again: None } } else { Role::Silent { until: now.after(silent) } };
+            group.role = Role::Silent { until: now.after(pause(d, rank)) };
         } else if Some(epoch) <= group.retired {
             group.role = Role::Candidate { again: None };
         } else if let Some((raised_to, counts)) = group.raise(now, f, (&site, number), epoch, Some(raised), d) {
@@ -120,7 +119,11 @@ impl Contender {
             return;
         }
         let own = held.epoch;
-        if group.overtaken(epoch) {
+        // Going on would keep the group from others for ever, at the few witnesses that it
+        // reaches: they count proof and not contact, but promise it to whoever asks first. A
+        // candidate that a quorum doesn't hear stands in nobody's way, and gets it again if it can.
+        let given_up = held.until.after(d * GIVE_UP).passed_for_waiting(now);
+        if given_up || group.overtaken(epoch) {
             if group.views.values().any(|v| v.epoch == epoch && v.refusal == Some(Refusal::Retired)) {
                 group.retired = group.retired.max(Some(epoch));
             }
@@ -165,6 +168,12 @@ impl Group {
         }
         raised.is_none_or(|at| at.after(d).passed_for_waiting(now)).then_some((target, true))
     }
+}
+
+/// For how long a site of that rank lets others try.
+pub(super) fn pause(d: Duration, rank: usize) -> Duration {
+    let times = u32::try_from(rank).unwrap_or(u32::MAX).saturating_mul(PAUSE).max(1);
+    d.saturating_mul(times)
 }
 
 /// Leaves out who said yes and granted nothing, twice as long each time (L11).

@@ -190,6 +190,27 @@ fn l10_a_holder_that_ran_out_goes_on_asking_for_its_epoch_and_gets_it_again() {
 }
 
 #[test]
+fn l10_a_holder_that_had_no_certificate_for_3_d_asks_as_a_candidate_and_out_of_line_where_few_hear_it() {
+    let mut desk = Desk::holder();
+    // Two of four go on granting: promises that keep everybody else away.
+    let mut ms = 10_010;
+    while ms < 10_010 + 4 * 5_000 + P_MS {
+        ms += P_MS;
+        desk.tick(ms);
+        for witness in ["fr", "de"] {
+            desk.answer(ms + 5, desk.sent.len() - 1, witness, yes());
+        }
+    }
+    assert_eq!(desk.role(ms), RoleName::Candidate);
+    desk.tick(ms + P_MS);
+    assert_eq!(desk.newest().ask, Ask::Query { line: Line::Beside });
+    assert_eq!(desk.asked(), "1.1", "the same epoch: what is frozen under it is thawed if it comes back");
+    desk.answer_all(ms + P_MS + 5, yes().voting("ie", "1.1"));
+    desk.answer_all(ms + P_MS + 10, yes());
+    assert_eq!((desk.role(ms + P_MS + 10), desk.asked().as_str()), (RoleName::Holder, "1.1"));
+}
+
+#[test]
 fn l10_a_grant_that_comes_after_the_promise_ran_out_makes_no_certificate() {
     let mut desk = Desk::holder();
     desk.tick(11_000);

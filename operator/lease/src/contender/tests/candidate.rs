@@ -108,9 +108,11 @@ fn failed_attempt(me: &'static str, granting: &[&str]) -> Desk {
 }
 
 #[test]
-fn l11_without_a_certificate_after_3_d_it_gives_up_silent_for_2_d_times_its_rank() {
-    let desk = failed_attempt("fr", &["fr", "de"]);
-    assert_eq!(desk.role(25_100), RoleName::Candidate, "rank 0 is not silent");
+fn l11_without_a_certificate_after_3_d_it_gives_up_silent_for_d_or_2_d_times_its_rank() {
+    let mut desk = failed_attempt("fr", &["fr", "de"]);
+    assert_eq!(desk.role(25_100), RoleName::Silent, "the best one pauses too");
+    desk.tick(31_000);
+    assert_eq!(desk.role(31_000), RoleName::Candidate);
     let mut desk = failed_attempt("de", &["fr", "de"]);
     assert_eq!(desk.role(25_100), RoleName::Silent);
     let sent = desk.sent.len();
@@ -127,13 +129,43 @@ fn l11_a_witness_that_says_yes_and_does_not_grant_is_left_out_for_d_and_then_twi
     let mut desk = failed_attempt("fr", &["fr", "de"]);
     let left_out = |d: &Desk, ms: u64, w: &str| d.contender.status(at_ms(ms))[0].witnesses[&site(w)].left_out_ms;
     assert!(left_out(&desk, 25_100, "ch").is_some_and(|ms| ms <= 5000) && left_out(&desk, 25_100, "fr").is_none());
-    desk.answer_all(26_000, yes().voting("ie", "1.1"));
-    assert_eq!(desk.role(26_000), RoleName::Candidate, "two that don't count leave two");
     desk.tick(31_000);
     desk.answer_all(31_010, yes().voting("ie", "1.1"));
     assert_eq!(desk.role(31_010), RoleName::Attempting);
     desk.tick(46_100);
     assert!(left_out(&desk, 46_100, "ch").is_some_and(|ms| ms > 9000));
+    // Its pause of D is over; theirs are not.
+    desk.tick(52_000);
+    desk.answer_all(52_010, yes().voting("ie", "1.1"));
+    assert_eq!(desk.role(52_010), RoleName::Candidate, "two that don't count leave two");
+}
+
+/// Two witnesses would grant, one answers and refuses, one doesn't: a liar and a cut link, or
+/// two brakes.
+#[test]
+fn l11_a_candidate_without_a_quorum_for_3_d_stands_aside_and_still_takes_what_a_quorum_offers() {
+    let mut desk = Desk::new("fr");
+    let line_of = |d: &Desk| d.newest().ask.clone();
+    let mut ms = 10_000;
+    let mut round = |desk: &mut Desk, until: u64| {
+        while ms < until {
+            for witness in ["fr", "de"] {
+                desk.answer(ms + 5, desk.sent.len() - 1, witness, yes().voting("ie", "1.1"));
+            }
+            desk.answer(ms + 5, desk.sent.len() - 1, "lu", no(Refusal::NoTrigger));
+            ms += P_MS;
+            desk.tick(ms);
+        }
+    };
+    round(&mut desk, 24_900);
+    assert_eq!(line_of(&desk), Ask::Query { line: Line::Ready });
+    round(&mut desk, 27_000);
+    assert_eq!(line_of(&desk), Ask::Query { line: Line::Beside });
+    let newest = desk.sent.len() - 1;
+    for witness in ["fr", "de", "ch"] {
+        desk.answer(27_100, newest, witness, yes().voting("ie", "1.1"));
+    }
+    assert_eq!(desk.role(27_100), RoleName::Attempting);
 }
 
 #[test]

@@ -171,6 +171,8 @@ fn a_restart_over_a_vote_that_was_written_but_never_answered_serves_that_vote() 
     let mut bench = failed();
     let landed = Record { vote: vote("french", "2.2"), writes: 3, ..bench.record().clone() };
     bench.objects.insert(shop(), landed);
+    // It had queried before it acquired, as candidates do.
+    bench.query("french", "2.2", LATE).unwrap_err();
     let mut bench = bench.restart(2, LATE + P, Start::Restarted);
     // Home's promise had ended before the vote was written (L4.3), and none was given since.
     assert_eq!(bench.ask("french", "2.2", LATE + P), Ok(()));

@@ -164,10 +164,10 @@ fn a_proof_that_a_site_signs_for_another_s_epoch_is_none() {
 }
 
 #[test]
-fn another_site_s_certificate_does_not_prove_the_incumbent() {
+fn another_site_s_earlier_certificate_does_not_prove_the_incumbent() {
     let mut bench = Bench::held();
-    bench.ask("ireland", "1.1", START + P).unwrap();
-    let proof = proof_of("french", &[entry("2.2")], my_tag(&bench), &QUORUM);
+    bench.ask("ireland", "2.1", START + P).unwrap();
+    let proof = proof_of("french", &[entry("1.2")], my_tag(&bench), &QUORUM);
     assert_eq!(proven_ago_after(&mut bench, proof, START + 2 * P), 2 * P);
 }
 

@@ -154,14 +154,13 @@ fn a_vote_with_another_site_s_number_is_left_out() {
 }
 
 #[test]
-fn a_vote_far_above_is_taken_with_a_certificate_only() {
-    let far = [state(vote("french", "40.2"), None)];
+fn a_vote_far_above_that_one_names_is_taken_with_a_certificate_only() {
     let mut bench = reading();
-    recover(&mut bench, &others(&far)).unwrap();
+    recover(&mut bench, &far()).unwrap();
     assert_eq!(bench.record().vote, vote("ireland", "1.1"));
 
     let mut bench = reading();
-    let mut reports = others(&far);
+    let mut reports = far();
     reports[0].proofs =
         vec![proof_of("french", &[entry("39.2")], BTreeMap::new(), &["french", "german", "luxembourg"])];
     recover(&mut bench, &reports).unwrap();
@@ -169,10 +168,17 @@ fn a_vote_far_above_is_taken_with_a_certificate_only() {
     assert_eq!(bench.record().certified, vote("french", "39.2"));
 }
 
+/// One of them names a vote that the others don't come near.
+fn far() -> Vec<StateReport> {
+    let mut reports = others(&[state(vote("ireland", "1.1"), None)]);
+    reports[0].groups = vec![state(vote("french", "40.2"), None)];
+    reports
+}
+
 #[test]
 fn a_forged_certificate_helps_no_vote() {
     let mut bench = reading();
-    let mut reports = others(&[state(vote("french", "40.2"), None)]);
+    let mut reports = far();
     let minority = proof_of("french", &[entry("39.2")], BTreeMap::new(), &["french", "german"]);
     let mut torn: Proof = proof_of("french", &[entry("39.2")], BTreeMap::new(), &["french", "german", "luxembourg"]);
     torn.entries = vec![entry("38.2")];
@@ -359,7 +365,7 @@ fn once_it_has_recovered_tags_from_before_make_it_stale_no_more() {
 
 #[test]
 fn within_one_boot_a_start_goes_on_only_with_those_it_answered_within_a_lease_before() {
-    for (down, goes_on) in [(D - 1, true), (D, true), (D + 1, false)] {
+    for (down, goes_on) in [(D - 1, true), (D, false)] {
         let mut bench = Bench::held();
         let mut config = config(2, START + down, Start::Restarted);
         config.boot = [1; 16];

@@ -36,11 +36,14 @@ pub struct Node {
     epochs: BTreeMap<PodUid, Epoch>,
     output: Output,
     steps: Steps,
-    waiting: Vec<(GroupKey, Instruction, oneshot::Sender<Result<(), GuardError>>)>,
+    waiting: Vec<Waiting>,
     states: watch::Sender<v1::GuardState>,
     changed: bool,
     next_search: Moment,
 }
+
+/// Who waits for the end of an instruction.
+type Waiting = (GroupKey, Instruction, oneshot::Sender<Result<(), GuardError>>);
 
 impl Node {
     /// A node that goes on from its journal.

@@ -240,6 +240,23 @@ fn l10_a_holder_refused_for_a_higher_vote_raises_its_epoch_at_most_once_in_d() {
 }
 
 #[test]
+fn l10_a_late_certificate_of_a_lower_epoch_is_shown_to_nobody() {
+    let mut desk = Desk::holder();
+    desk.tick(11_000);
+    let lower = desk.sent.len() - 1;
+    desk.answer(11_010, lower, "fr", no(Refusal::HigherVote).voting("fr", "4.2"));
+    assert_eq!(desk.asked(), "5.1");
+    desk.answer_all(11_020, yes());
+    let shown = desk.certified().len();
+    for witness in ["de", "ch", "lu"] {
+        desk.answer(11_030, lower, witness, yes());
+    }
+    assert_eq!(desk.certified().len(), shown);
+    desk.tick(12_000);
+    assert_eq!(desk.asked(), "5.1");
+}
+
+#[test]
 fn l10_a_holder_follows_its_other_replica_s_epoch_without_raising_its_own() {
     let mut desk = Desk::holder();
     desk.tick(11_000);

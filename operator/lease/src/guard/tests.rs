@@ -11,6 +11,7 @@ use regent_core::merkle::Tree;
 use regent_core::message::{Ask, Entry, Line, NodeCertificate, entry_tree};
 use regent_core::plan::Protection;
 
+mod certificate;
 mod restarts;
 mod volumes;
 
@@ -434,28 +435,4 @@ fn protecting_what_runs_without_a_lease_is_refused_and_with_one_fences_from_then
     node.guard.on_protect(at_ms(62_020), &group()).unwrap();
     assert_eq!(node.state(), PodState::Running { epoch: epoch("1.1") });
     assert_eq!(node.guard.tick(at_ms(62_000 + A_MS))[0], Effect::Freeze(uid()));
-}
-
-#[test]
-fn l13_a_certificate_of_another_charter_with_the_same_version_counts_for_nothing() {
-    let mut node = Node::with_pod();
-    let mut other = node.federation.charter.clone();
-    // Who granted under this one promised 1 s and not 5.
-    other.lease_duration_ms = 1_000;
-    let nonce = node.guard.new_nonce(at_ms(1000), [7; 32]);
-    let entries = vec![Entry { group: group(), epoch: epoch("1.1"), state: Protection::Protected }];
-    let nonces = Tree::over([nonce]);
-    let mut theirs = Federation::new();
-    theirs.charter = other;
-    for (federation, counts) in [(theirs, false), (Federation::new(), true)] {
-        let certificate = NodeCertificate {
-            round: federation.round("ie", Ask::Grant, nonces.root(), &entries, &["fr", "de", "ch"]),
-            nonce: nonce.to_vec(),
-            nonce_path: nonces.path(0).unwrap(),
-            entries: vec![(entries[0].clone(), entry_tree(&entries).path(0).unwrap())],
-        };
-        node.guard.on_certificate(at_ms(1010), &certificate);
-        let lease = node.guard.journal().groups.get(&group()).and_then(|g| g.lease);
-        assert_eq!(lease.is_some(), counts);
-    }
 }

@@ -81,6 +81,41 @@ fn l12_only_the_site_s_own_epoch_is_released_and_only_to_a_site_of_the_plan() {
     assert_eq!(release("1.1", "de"), Some(ReleaseError::UnderWay(epoch("1.1"), site("fr"))));
 }
 
+#[test]
+fn l12_what_is_being_retired_is_asked_for_no_more() {
+    let mut desk = Desk::holder();
+    let outputs = desk.contender.release(at_ms(10_100), &group(), epoch("1.1"), site("fr")).unwrap();
+    desk.take(outputs);
+    let closed = ReleaseEvent::ListClosed(BTreeSet::from([NodeName("n1".into())]));
+    let outputs = desk.contender.on_release_event(at_ms(10_200), &group(), closed).unwrap();
+    desk.take(outputs);
+    let before = desk.sent.len();
+    for step in 1..20 {
+        desk.tick(10_200 + step * P_MS);
+    }
+    let asked: Vec<&Ask> = desk.sent[before..].iter().map(|(o, _)| &o.ask).collect();
+    assert!(!asked.is_empty() && asked.iter().all(|ask| matches!(ask, Ask::Retire { .. })), "{asked:?}");
+}
+
+#[test]
+fn l12_a_certificate_that_comes_once_the_release_is_done_is_shown_to_nobody() {
+    let mut desk = Desk::holder();
+    desk.tick(11_000);
+    let renewal = desk.sent.len() - 1;
+    let outputs = desk.contender.release(at_ms(11_010), &group(), epoch("1.1"), site("fr")).unwrap();
+    desk.take(outputs);
+    let closed = ReleaseEvent::ListClosed(BTreeSet::new());
+    let outputs = desk.contender.on_release_event(at_ms(11_020), &group(), closed).unwrap();
+    desk.take(outputs);
+    desk.answer_all(11_030, yes());
+    desk.answer_all(11_040, yes());
+    assert!(desk.out.iter().any(|o| matches!(o, Output::Released { .. })));
+    for witness in ["fr", "de", "ch", "lu"] {
+        desk.answer(11_050, renewal, witness, yes());
+    }
+    assert_eq!((desk.certified().len(), desk.role(11_050)), (0, RoleName::Candidate));
+}
+
 /// A holder whose last renewal was granted by all, `braked` of whom hold the next change.
 fn braked_by(braked: &[&str]) -> Desk {
     let mut desk = Desk::holder();

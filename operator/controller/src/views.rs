@@ -89,9 +89,8 @@ pub async fn serve(address: SocketAddr, views: Views, stop: CancellationToken) -
         let Ok(place) = places.clone().try_acquire_owned() else { continue };
         let connection = http.serve_connection(TokioIo::new(stream), answers.clone());
         tokio::spawn(async move {
-            match tokio::time::timeout(LONGEST, connection).await {
-                Ok(Err(e)) => tracing::debug!("showing views: {e}"),
-                Ok(Ok(())) | Err(_) => {}
+            if let Ok(Err(e)) = tokio::time::timeout(LONGEST, connection).await {
+                tracing::debug!("showing views: {e}");
             }
             drop(place);
         });

@@ -396,7 +396,9 @@ async fn a_pod_of_a_template_that_people_changed_gets_a_gate_of_its_own() {
     // A configuration that is there no more must not hold the pod up before its gate.
     changed("moved", |spec| {
         let old = json!([{ "configMapRef": { "name": "old" } }]);
-        for container in spec["initContainers"].as_array_mut().unwrap().iter_mut().filter(|c| c["name"] == "regent-try-0") {
+        for container in
+            spec["initContainers"].as_array_mut().unwrap().iter_mut().filter(|c| c["name"] == "regent-try-0")
+        {
             container["envFrom"] = old.clone();
         }
     });

@@ -8,6 +8,7 @@ use common::federation::{GROUP, entry};
 use common::node::{TestNode, work};
 use common::{eventually, until};
 use regent_core::event::names;
+use regent_core::ids::Epoch;
 use regent_core::instruction::Instruction;
 use regent_core::plan::Protection::{Observed, Protected};
 use regent_proto::v1::{self, PodState};
@@ -18,8 +19,8 @@ fn workload() {
     work();
 }
 
-fn retire(epoch: &str) -> Instruction {
-    Instruction::Retire(epoch.parse().unwrap())
+const fn retire(term: u64) -> Instruction {
+    Instruction::Retire(Epoch { term, site: 1 })
 }
 
 #[tokio::test]
@@ -157,7 +158,7 @@ async fn a_pod_that_is_deleted_by_force_and_lives_on_is_fenced_and_a_release_wai
     assert!(pod.is_frozen() && pod.lives());
     assert!(node.unpublish(&pod).await.is_err(), "it is dead only when it is");
 
-    assert_eq!(node.instruct(GROUP, retire("1.1")).await, "");
+    assert_eq!(node.instruct(GROUP, retire(1)).await, "");
     assert!(!pod.lives(), "the release went on, and it lives");
     node.unpublish(&pod).await.unwrap();
     assert!(!pod.target.exists() && node.state_of(&pod).await.is_none());
@@ -166,7 +167,7 @@ async fn a_pod_that_is_deleted_by_force_and_lives_on_is_fenced_and_a_release_wai
 #[tokio::test]
 async fn a_retired_epoch_is_confirmed_when_its_pods_are_dead_and_never_runs_again() {
     let (node, mut pod) = TestNode::running(5000).await;
-    assert_eq!(node.instruct(GROUP, retire("1.1")).await, "");
+    assert_eq!(node.instruct(GROUP, retire(1)).await, "");
     assert!(!pod.lives());
     let ended = node.event(names::LEASE_END).await;
     assert_eq!(ended.detail["pods"], serde_json::json!(["shop-0"]));
@@ -174,8 +175,8 @@ async fn a_retired_epoch_is_confirmed_when_its_pods_are_dead_and_never_runs_agai
     let again = node.certify(&[entry(GROUP, "1.1", Protected)]).await;
     assert!(again.accepted_groups.is_empty() && again.error.contains("retired"), "{}", again.error);
     // A node that runs nothing of the group confirms as well, and so does a repeated order.
-    assert_eq!(node.instruct(GROUP, retire("1.1")).await, "");
-    assert_eq!(node.instruct("ireland/other", retire("4.1")).await, "");
+    assert_eq!(node.instruct(GROUP, retire(1)).await, "");
+    assert_eq!(node.instruct("ireland/other", retire(4)).await, "");
 }
 
 #[tokio::test]

@@ -39,6 +39,7 @@ rig-up: ## Bring several real sites up (RIG=name TOPOLOGY=file)
 rig-down: ## Take them down (RIG=name)
 	@$(RIGBIN) --rig $(RIG) down
 
-bench: build tools ## Measure a full node, and takeovers, on real sites (PODS=50 RUNS=5 TIMING=default|tightest)
+bench: build tools ## Measure a full node, takeovers, and idle groups, on real sites (PODS=50 RUNS=5 TIMING=default|tightest)
 	@$(BIN)/regent-bench node --cut
 	@$(BIN)/regent-bench takeover
+	@$(BIN)/regent-bench groups

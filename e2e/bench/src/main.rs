@@ -4,6 +4,7 @@
 //! What is measured shares the machine with the rig's sites, so quiet machines tell most: each
 //! result says how busy the machine was.
 
+mod groups;
 mod node;
 mod process;
 mod takeover;
@@ -35,6 +36,8 @@ struct Args {
 enum Verb {
     /// Memory and processor time of Regent's programs on a full node, at home and at a standby
     Node(node::Args),
+    /// What idle groups cost two sites, and how soon a change at home is at the standby
+    Groups(groups::Args),
     /// Minimum, median and maximum of every interval of a takeover after a cut
     Takeover(takeover::Args),
 }
@@ -42,6 +45,7 @@ enum Verb {
 fn main() -> ExitCode {
     let result = match Args::parse().verb {
         Verb::Node(args) => node::run(&args),
+        Verb::Groups(args) => groups::run(&args),
         Verb::Takeover(args) => takeover::run(&args),
     };
     match result {

@@ -94,10 +94,7 @@ pub struct HolderView {
     pub protection: Protection,
     /// Whether its certificate is valid, where this site can tell.
     pub valid: bool,
-    /// The end of the certificate that was known at `observedAt`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub valid_until: Option<Time>,
-    /// When this was written: it is not written with each renewal.
+    /// When this became so, as this site saw it: renewals are not written here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_at: Option<Time>,
 }

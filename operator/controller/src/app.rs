@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -15,19 +15,21 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::cache::Cache;
 use crate::context::Context;
 use crate::federation::client::{CallError, Peers};
 use crate::federation::server::{ServeError, Services, serve};
 use crate::hub::{self, HubError, HubHandle};
 use crate::leader::{Elector, Leadership};
 use crate::lease::{self, LeaseShell, NodeLists, Takeovers};
-use crate::mirror::Mirror;
+use crate::mirror::{self, Mirror};
 use crate::objects::{self, ControlLeases, Snapshot, bounded};
 use crate::observer::{self, Observer};
 use crate::plans::{self, Plans};
-use crate::reconcile::{Reconciler, copies};
+use crate::reconcile::{Memory, Reconciler, copies};
 use crate::releases::Releases;
 use crate::standby::Standby;
+use crate::standby::survey::HELD;
 use crate::views::{self, ViewsError};
 use crate::witness::{self, WitnessService};
 
@@ -224,6 +226,7 @@ impl Site {
             shell.clone(),
             self.plans.clone(),
             self.leases.clone(),
+            objects.clone(),
             leadership.clone(),
             self.stop.clone(),
         );
@@ -255,7 +258,9 @@ impl Site {
     ) -> Arc<Releases> {
         let (context, client, plans, peers) =
             (self.context.clone(), self.client.clone(), self.plans.clone(), self.peers.clone());
-        let mirror = Mirror::new(context.clone(), client.clone(), plans.clone(), shell.clone(), groups.clone());
+        let cache = Cache::start(client.clone(), &mirror::capture::KINDS, &self.stop);
+        let mirror =
+            Mirror::new(context.clone(), client.clone(), cache.clone(), plans.clone(), shell.clone(), groups.clone());
         let mirror = Arc::new(mirror);
         let standby = Standby::new(
             context.clone(),
@@ -265,6 +270,7 @@ impl Site {
             shell.clone(),
             groups.clone(),
             leadership.clone(),
+            Cache::start(client.clone(), &HELD, &self.stop),
         );
         let standby = Arc::new(standby);
         let (hub, releases) = (
@@ -289,7 +295,8 @@ impl Site {
             groups,
             leases,
             leadership,
-            told: Mutex::default(),
+            cache,
+            memory: Memory::default(),
         };
         self.spawn(standby.run(self.stop.clone()));
         self.spawn(Arc::new(reconciler).run(self.stop.clone()));
@@ -302,13 +309,18 @@ impl Site {
         let receiver = objects.clone();
         let (plans, stop) = (self.plans.clone(), self.stop.clone());
         self.spawn(async move {
+            let mut before: Snapshot<ControlLease> = Snapshot::default();
             loop {
                 let all = objects.borrow_and_update().clone();
-                for envelope in all.values().filter_map(|o| plans::plan_of(o.status.as_ref()?)) {
+                let is_same =
+                    |name: &String, o: &Arc<ControlLease>| before.get(name).is_some_and(|b| Arc::ptr_eq(b, o));
+                let changed = all.iter().filter(|(name, object)| !is_same(name, object));
+                for envelope in changed.filter_map(|(_, o)| plans::plan_of(o.status.as_ref()?)) {
                     if let Err(e) = plans.absorb(&envelope) {
                         tracing::warn!("a kept plan: {e}");
                     }
                 }
+                before = all;
                 tokio::select! {
                     () = stop.cancelled() => return,
                     changed = objects.changed() => if changed.is_err() { return },

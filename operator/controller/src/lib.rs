@@ -16,6 +16,7 @@
 //! says. The path from a witness's answer to the hub touches no Kubernetes API.
 
 pub mod app;
+pub mod cache;
 pub mod context;
 pub mod federation;
 pub mod hub;

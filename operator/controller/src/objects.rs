@@ -216,8 +216,9 @@ pub fn object_name(group: &GroupKey) -> String {
     format!("ControlLease {}", regent_api::object_name(group))
 }
 
-/// All objects of a kind, by name, as they are now.
-pub type Snapshot<K> = Arc<BTreeMap<String, K>>;
+/// All objects of a kind, by name, as they are now. Shared one by one: a change copies names and
+/// no objects.
+pub type Snapshot<K> = Arc<BTreeMap<String, Arc<K>>>;
 
 /// Follows all objects of a kind, until cancelled. What was seen last stays when the API
 /// server is gone.
@@ -226,8 +227,10 @@ where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let kind = K::kind(&()).to_string();
-    let mut events = std::pin::pin!(watcher(api, watcher::Config::default()).default_backoff());
-    let mut listing: BTreeMap<String, K> = BTreeMap::new();
+    // Who set which field is read by nobody here, and is as long as the rest.
+    let watched = watcher(api, watcher::Config::default()).default_backoff();
+    let mut events = std::pin::pin!(watched.modify(|object: &mut K| object.managed_fields_mut().clear()));
+    let mut listing: BTreeMap<String, Arc<K>> = BTreeMap::new();
     loop {
         let event = tokio::select! {
             () = stop.cancelled() => return,
@@ -235,13 +238,13 @@ where
         };
         match event {
             Some(Ok(watcher::Event::Apply(object))) => {
-                out.send_modify(|all| drop(Arc::make_mut(all).insert(object.name_any(), object)));
+                out.send_modify(|all| drop(Arc::make_mut(all).insert(object.name_any(), Arc::new(object))));
             }
             Some(Ok(watcher::Event::Delete(object))) => {
                 out.send_modify(|all| drop(Arc::make_mut(all).remove(&object.name_any())));
             }
             Some(Ok(watcher::Event::Init)) => listing.clear(),
-            Some(Ok(watcher::Event::InitApply(object))) => drop(listing.insert(object.name_any(), object)),
+            Some(Ok(watcher::Event::InitApply(object))) => drop(listing.insert(object.name_any(), Arc::new(object))),
             Some(Ok(watcher::Event::InitDone)) => drop(out.send_replace(Arc::new(std::mem::take(&mut listing)))),
             Some(Err(e)) => tracing::debug!("watching {kind}: {e}"),
             None => return,

@@ -39,7 +39,7 @@ impl Bundles for Releases {
                 return Err(Status::permission_denied(text));
             }
             if group.home == self.context.site {
-                self.mirror.serve(&group, &have).await
+                self.mirror.serve(&group, &have)
             } else {
                 self.standby.serve(&group, &have).await
             }

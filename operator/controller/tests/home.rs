@@ -7,10 +7,9 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::Clusters;
 use common::played::{Played, Pods};
+use common::{Clusters, release};
 use regent_api::FailoverGroupSpec;
-use regent_controller::mirror::capture::{Rest, capture};
 use regent_core::ids::GroupKey;
 use regent_kinds::object::{object_of, text};
 use regent_kinds::release::{Release, Withheld};
@@ -30,7 +29,7 @@ async fn captured_by(client: &kube::Client) -> Release {
         "home": "ireland", "namespaces": ["case"], "standbys": ["france"], "selector": { "matchLabels": { "app": "case" } },
     }))
     .unwrap();
-    capture(client, &group, &spec, &[], &Rest::default()).await.unwrap().0
+    release(client, &group, &spec).await
 }
 
 fn names(release: &Release) -> BTreeSet<String> {

@@ -8,10 +8,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::Clusters;
+use common::{Clusters, release};
 use ed25519_dalek::SigningKey;
 use regent_api::{FailoverGroupSpec, SiteSpec};
-use regent_controller::mirror::capture::{Rest, capture};
 use regent_controller::standby::apply::{Applier, ApplyError, Keep};
 use regent_core::ids::GroupKey;
 use regent_core::sign::{Envelope, PublicKey};
@@ -75,8 +74,8 @@ async fn carried(home: &kube::Client) -> (Bundle, String) {
         "home": "ireland", "namespaces": ["shop"], "standbys": ["france"], "selector": { "matchLabels": { "app": "shop" } },
     }))
     .unwrap();
-    let captured = capture(home, &group(), &spec, &[], &Rest::default()).await.unwrap();
-    let envelope = Envelope::sign(&captured.0.bundle, "ireland", &key());
+    let captured = release(home, &group(), &spec).await;
+    let envelope = Envelope::sign(&captured.bundle, "ireland", &key());
     let digest = digest_of(&envelope).to_string();
     let packed = pack(&group(), &envelope).unwrap();
     let opened = unpack(&group(), &packed, &digest, &group().home, &PublicKey::of(&key())).unwrap();

@@ -5,6 +5,7 @@
 mod common;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Clusters, federation, free_address, until};
@@ -18,7 +19,7 @@ use regent_controller::federation::client::{CallError, Peers};
 use regent_controller::leader::{Elector, Leadership, USABLE};
 use regent_controller::witness::{self, MARKER};
 use regent_core::ids::Epoch;
-use regent_core::plan::{Plan, Protection, Trigger, WhenNotReady};
+use regent_core::plan::{Plan, Protection, Trigger, VerifiedPlan, WhenNotReady};
 use regent_core::sign::Digest;
 use regent_lease::contender::{Contender, GroupInput, Output, Readiness};
 use regent_lease::witness::{Record, WitnessView};
@@ -59,9 +60,8 @@ fn contender(home: &Context) -> Contender {
         countries: vec![],
     };
     let mut contender = Contender::new(home.charter.clone(), home.site.clone()).unwrap();
-    let errors =
-        contender.set_plans(vec![GroupInput { plan: home.sign(&plan), approved: false, readiness: Readiness::All }]);
-    assert!(errors.is_empty(), "{errors:?}");
+    let plan = Arc::new(VerifiedPlan::open(&home.sign(&plan), &home.charter).unwrap());
+    contender.set_plans(vec![GroupInput { plan, approved: false, readiness: Readiness::All }]);
     contender
 }
 

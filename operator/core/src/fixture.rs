@@ -5,13 +5,14 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 
 use crate::charter::{Charter, Interlock, Party, Pinned, Role, SiteEntry};
 use crate::ids::{GroupKey, SiteName};
 use crate::message::{Ask, Entry, Exception, Grant, Request, Round, Tag, Vote, entry_tree};
-use crate::plan::{Plan, Protection, Trigger, WhenNotReady};
+use crate::plan::{Plan, Protection, Trigger, VerifiedPlan, WhenNotReady};
 use crate::sign::{Digest, Envelope, PublicKey};
 use crate::time::Moment;
 
@@ -97,6 +98,11 @@ impl Federation {
             envelope.add_signature(standby.as_str(), self.key(standby.as_str()));
         }
         envelope
+    }
+
+    /// A signed plan as the shell passes it on.
+    pub fn verified(&self, plan: &Envelope) -> Arc<VerifiedPlan> {
+        Arc::new(VerifiedPlan::open(plan, &self.charter).unwrap())
     }
 
     /// A witness's answer to a signed request.

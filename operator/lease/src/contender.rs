@@ -36,6 +36,7 @@ pub use release::{Release, ReleaseError, ReleaseEvent, ReleasePhase, ReleaseStag
 pub use status::{GroupStatus, RoleName, WitnessWord};
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
@@ -45,8 +46,8 @@ use group::{Group, Role};
 use regent_core::charter::{Charter, Pinned};
 use regent_core::ids::{GroupKey, SiteName};
 use regent_core::message::{Ask, Entry, Line, Request, Submission, Tag, entry_tree};
-use regent_core::plan::{Plan, Protection};
-use regent_core::sign::{Digest, Envelope, SignError};
+use regent_core::plan::{Plan, Protection, VerifiedPlan};
+use regent_core::sign::{Digest, Envelope};
 use regent_core::time::Moment;
 use rounds::Book;
 
@@ -59,10 +60,11 @@ const OFFERS: u32 = 3;
 
 /// A group in whose plan this site is home or standby, or which it holds although a newer
 /// plan leaves it out.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupInput {
-    /// The newest plan known here, signed by home and countersigned.
-    pub plan: Envelope,
+    /// The newest plan known here, verified once, by whoever took it. Shared: thousands of them
+    /// are compared each time that something changes.
+    pub plan: Arc<VerifiedPlan>,
     /// For groups with the trigger `Approval`: somebody has approved a takeover by this
     /// site. A planned takeover to this site counts as one.
     pub approved: bool,
@@ -81,17 +83,6 @@ pub enum ContenderError {
         /// The site.
         site: SiteName,
     },
-    /// The plan is not signed by its home.
-    #[error("plan of group {group}: {error}")]
-    Plan {
-        /// Whose plan.
-        group: GroupKey,
-        /// What is wrong.
-        error: SignError,
-    },
-    /// It isn't a plan at all.
-    #[error("not a plan: {0}")]
-    NotAPlan(#[from] SignError),
 }
 
 /// Holder and candidate of one replica.
@@ -142,46 +133,33 @@ impl Contender {
 
     /// The site's groups, all of them: one that is missing is let go of (its lease runs
     /// out). A plan that leaves this site out belongs here while the site holds the group, or
-    /// did when it last knew: it goes on with what it holds and acquires nothing. A plan older than the one known is ignored; one that can't be taken is an
-    /// error of its own and leaves the others alone.
-    pub fn set_plans(&mut self, inputs: Vec<GroupInput>) -> Vec<ContenderError> {
-        let mut errors = Vec::new();
+    /// did when it last knew: it goes on with what it holds and acquires nothing. A plan older
+    /// than the one known is ignored.
+    pub fn set_plans(&mut self, inputs: Vec<GroupInput>) {
         let mut named = BTreeSet::new();
         for input in inputs {
-            match input.plan.peek::<Plan>() {
-                Ok(claimed) => {
-                    // If it can't be taken, what is known of the group stays as it was.
-                    named.insert(claimed.group.clone());
-                    errors.extend(self.set_plan(claimed.group, input).err());
-                }
-                Err(error) => errors.push(ContenderError::NotAPlan(error)),
-            }
+            let key = input.plan.plan().group.clone();
+            named.insert(key.clone());
+            self.set_plan(key, input);
         }
         self.groups.retain(|group, _| named.contains(group));
-        errors
     }
 
-    fn set_plan(&mut self, key: GroupKey, input: GroupInput) -> Result<(), ContenderError> {
-        let home = self.charter.site(&key.home);
-        let opened = match home {
-            Some(home) => input.plan.open(home.name.as_str(), &home.key),
-            None => Err(SignError::NotSigned(key.home.to_string())),
-        };
-        let plan: Plan = opened.map_err(|error| ContenderError::Plan { group: key.clone(), error })?;
+    fn set_plan(&mut self, key: GroupKey, input: GroupInput) {
         match self.groups.get_mut(&key) {
             Some(group) => {
-                if plan.version >= group.plan.version && input.plan != group.envelope {
+                let version = input.plan.plan().version;
+                if version >= group.plan().version && input.plan != group.plan {
                     self.changes += 1;
-                    group.mark = group::PlanMark { version: plan.version, change: self.changes };
-                    (group.plan, group.envelope, group.offered) = (plan, input.plan, 0);
+                    group.mark = group::PlanMark { version, change: self.changes };
+                    (group.plan, group.offered) = (input.plan, 0);
                 }
                 (group.approved, group.readiness) = (input.approved, input.readiness);
             }
             None => {
-                self.groups.insert(key, Group::new(plan, input.plan, input.approved, input.readiness));
+                self.groups.insert(key, Group::new(input.plan, input.approved, input.readiness));
             }
         }
-        Ok(())
     }
 
     /// Time passes: to be called at [`Self::next_tick`], and after plans changed.
@@ -270,7 +248,7 @@ impl Contender {
             }
         }
         let asked = |(key, g): (&GroupKey, &Group)| {
-            g.asked().map(|epoch| Entry { group: key.clone(), epoch, state: state_of(&g.plan) })
+            g.asked().map(|epoch| Entry { group: key.clone(), epoch, state: state_of(g.plan()) })
         };
         let entries: Vec<Entry> = self.groups.iter().filter_map(asked).collect();
         if entries.is_empty() {
@@ -294,7 +272,7 @@ impl Contender {
             let heard = group.answered(now, fresh) >= q;
             let aside = group.aside.is_some_and(|until| !until.passed_for_waiting(now));
             let line = if heard && !aside { group.line(&self.charter, &self.site) } else { Line::Beside };
-            let entry = Entry { group: key.clone(), epoch, state: state_of(&group.plan) };
+            let entry = Entry { group: key.clone(), epoch, state: state_of(group.plan()) };
             lines.entry(line).or_default().push(entry);
         }
         for (line, entries) in lines {
@@ -326,7 +304,7 @@ impl Contender {
             let registers = self.site == key.home && !group.is_registered(group.mark.version, self.charter.quorum());
             if (lacks || registers) && plans.len() < MAX_PLANS {
                 group.offered = group.offered.saturating_add(1);
-                plans.push(group.envelope.clone());
+                plans.push(group.plan.envelope().clone());
                 marks.insert((*key).clone(), group.mark);
             }
         }

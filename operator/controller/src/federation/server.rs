@@ -32,6 +32,8 @@ const MAX_STREAMS: u32 = 64;
 const MAX_MESSAGE: usize = 32 << 20;
 /// A bundle travels in pieces of this size.
 const CHUNK: usize = 256 << 10;
+/// Groups that are asked about at once.
+pub const MAX_ASKED: usize = 10_000;
 /// Why there is no bundle, in bytes.
 const MAX_NOTICE: usize = 1024;
 
@@ -188,6 +190,27 @@ impl Federation for Services {
             Ok(v1::BundleChunk { digest: digest.clone(), data: piece.to_vec(), notice: String::new(), amendment })
         });
         Ok(Response::new(Box::pin(futures::stream::iter(pieces))))
+    }
+
+    async fn newer(&self, request: Request<v1::NewerRequest>) -> Result<Response<v1::NewerResponse>, Status> {
+        let caller = peer_site(&request)?;
+        let (bundles, held) = (self.bundles()?, request.into_inner().held);
+        if held.len() > MAX_ASKED {
+            let text = format!("held: {} groups are more than the limit of {MAX_ASKED}; ask in parts", held.len());
+            return Err(Status::invalid_argument(text));
+        }
+        let mut news = Vec::new();
+        for v1::BundleRequest { group, have_digest } in held {
+            let answer = bundles.bundle(caller.clone(), group_key("group", &group)?, have_digest).await;
+            let (newer, notice) = match answer {
+                Ok(Answer::Nothing(None)) => continue,
+                Ok(Answer::Nothing(Some(why))) => (false, shortened(&why, MAX_NOTICE).to_owned()),
+                // A refusal is said in full where the group is asked for by itself.
+                Ok(Answer::Bundle(_)) | Err(_) => (true, String::new()),
+            };
+            news.push(v1::GroupNews { group, newer, notice });
+        }
+        Ok(Response::new(v1::NewerResponse { news }))
     }
 
     async fn readiness(&self, request: Request<v1::ReadinessReport>) -> Result<Response<v1::ReadinessAck>, Status> {

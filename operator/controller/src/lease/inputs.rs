@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kube::ResourceExt;
 use regent_api::group::{StandbyState, StandbyStatus};
 use regent_api::takeover::{Phase, TakeoverType};
 use regent_api::{ControlLease, FailoverGroup, Takeover};
@@ -24,6 +23,7 @@ use crate::plans::Plans;
 /// For how many D a successor that was told of a release counts as approved.
 const HANDED_OVER: u32 = 12;
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+const SETTLE: Duration = Duration::from_millis(20);
 
 /// Groups that their holder has released to this site, and until when that counts.
 #[derive(Debug, Default)]
@@ -79,28 +79,38 @@ pub async fn follow_inputs(
 ) {
     let mut changed = plans.watch();
     let mut approved_before: BTreeSet<GroupKey> = BTreeSet::new();
+    let mut told: Vec<GroupInput> = Vec::new();
     loop {
         let approved = approvals(&shell, &takeovers.borrow_and_update().clone());
         let objects = groups.borrow_and_update().clone();
         let held = leases.borrow_and_update().clone();
         let site = &shell.context.site;
-        let running: BTreeSet<GroupKey> =
-            shell.status().into_iter().filter(|s| s.role.may_run()).map(|s| s.group).collect();
+        let running = shell.running();
         let ours = |group: &GroupKey, plan: &VerifiedPlan| {
             plan.plan().rank(site).is_some() || running.contains(group) || has_held(group, site, &held)
         };
-        let inputs = plans.all().into_iter().filter(|(group, plan)| ours(group, plan)).map(|(group, plan)| {
-            let readiness = readiness(&plan, &group, site, &objects);
-            let approved = approved.contains(&group) || shell.handed_over.contains(&group);
-            GroupInput { plan: plan.envelope().clone(), approved, readiness }
+        let known = plans.all();
+        let is_approved = |group: &GroupKey| approved.contains(group) || shell.handed_over.contains(group);
+        let inputs = known.iter().filter(|(group, plan)| ours(group, plan)).map(|(group, plan)| {
+            let readiness = readiness(plan, group, site, &objects);
+            GroupInput { plan: plan.clone(), approved: is_approved(group), readiness }
         });
-        shell.set_groups(inputs.collect());
-        let handed: BTreeSet<GroupKey> =
-            plans.all().into_keys().filter(|g| approved.contains(g) || shell.handed_over.contains(g)).collect();
+        let inputs: Vec<GroupInput> = inputs.collect();
+        // Most changes of objects are none to the contender, whose lock renewals wait for.
+        if inputs != told {
+            shell.set_groups(inputs.clone());
+            told = inputs;
+        }
+        let handed: BTreeSet<GroupKey> = known.keys().filter(|g| is_approved(g)).cloned().collect();
         for group in handed.difference(&approved_before) {
             shell.nudge(group);
         }
         approved_before = handed;
+        // Changes come in bursts; who was handed a group asks at once.
+        tokio::select! {
+            () = tokio::time::sleep(SETTLE) => {}
+            () = shell.inputs_changed.notified() => continue,
+        }
         tokio::select! {
             () = stop.cancelled() => return,
             _ = changed.changed() => {}
@@ -114,8 +124,8 @@ pub async fn follow_inputs(
 }
 
 /// Groups whose takeover by this site somebody has approved, and that has not happened yet.
-fn approvals(shell: &LeaseShell, takeovers: &BTreeMap<String, Takeover>) -> BTreeSet<GroupKey> {
-    let open = |t: &&Takeover| {
+fn approvals(shell: &LeaseShell, takeovers: &Snapshot<Takeover>) -> BTreeSet<GroupKey> {
+    let open = |t: &&Arc<Takeover>| {
         let phase = t.status.as_ref().map(|s| s.phase).unwrap_or_default();
         // Which epoch it ends is noted first: a later lapse needs another approval.
         let is_noted = t.status.as_ref().is_some_and(|s| s.old_epoch.is_some());
@@ -131,23 +141,18 @@ fn approvals(shell: &LeaseShell, takeovers: &BTreeMap<String, Takeover>) -> BTre
 
 /// Whether this site held the group when its object was last written: a replica that starts
 /// anew goes on with that, though a newer plan leaves the site out.
-fn has_held(group: &GroupKey, site: &SiteName, leases: &BTreeMap<String, ControlLease>) -> bool {
+fn has_held(group: &GroupKey, site: &SiteName, leases: &Snapshot<ControlLease>) -> bool {
     let lease = leases.get(&regent_api::object_name(group)).and_then(|o| o.status.as_ref());
     lease.and_then(|s| s.holder.as_ref()).is_some_and(|holder| holder.site == site.as_str())
 }
 
 /// How much of what this site would run is there: at home it always is; a standby needs its
 /// copies, and its read-only object tells.
-fn readiness(
-    plan: &VerifiedPlan,
-    group: &GroupKey,
-    site: &SiteName,
-    objects: &BTreeMap<String, FailoverGroup>,
-) -> Readiness {
+fn readiness(plan: &VerifiedPlan, group: &GroupKey, site: &SiteName, objects: &Snapshot<FailoverGroup>) -> Readiness {
     if &plan.plan().group.home == site {
         return Readiness::All;
     }
-    let object = objects.values().find(|o| o.name_any() == FailoverGroup::name_at(group, site));
+    let object = objects.get(&FailoverGroup::name_at(group, site));
     let standbys = object.and_then(|o| o.status.as_ref()).map(|s| s.standbys.as_slice()).unwrap_or_default();
     standbys.iter().find(|s| s.site == site.as_str()).map_or(Readiness::None, readiness_of)
 }
@@ -197,11 +202,10 @@ mod tests {
             epoch: "2.2".into(),
             protection: regent_api::Protection::Protected,
             valid: false,
-            valid_until: None,
             observed_at: None,
         };
         let held = |lease: &ControlLease, site: &str| {
-            has_held(&group, &site.parse().unwrap(), &BTreeMap::from([(name.clone(), lease.clone())]))
+            has_held(&group, &site.parse().unwrap(), &Arc::new([(name.clone(), Arc::new(lease.clone()))].into()))
         };
         assert!(!held(&lease, "france"));
         lease.status = Some(ControlLeaseStatus { holder: Some(holder), ..ControlLeaseStatus::default() });

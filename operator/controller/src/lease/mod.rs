@@ -27,7 +27,7 @@ pub use publish::publish;
 pub(crate) use publish::{held_elsewhere, named};
 pub use takeover::{Takeovers, drive_takeovers};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,7 +36,8 @@ use regent_core::ids::{Epoch, GroupKey, SiteName};
 use regent_core::sign::Envelope;
 use regent_core::time::Moment;
 use regent_lease::contender::{
-    Contender, ContenderError, ContenderEvent, GroupInput, GroupStatus, Output, ReleaseError, ReleaseEvent, RoundId,
+    Contender, ContenderError, ContenderEvent, GroupInput, GroupStatus, Output, ReleaseError, ReleaseEvent, RoleName,
+    RoundId,
 };
 use regent_shell::{clock, event};
 use tokio::sync::{Notify, broadcast, mpsc};
@@ -244,13 +245,10 @@ impl LeaseShell {
 
     /// Sets the groups in whose plans this site is, all of them.
     pub fn set_groups(&self, inputs: Vec<GroupInput>) {
-        let errors = self.feed(|contender, now| {
-            let errors = contender.set_plans(inputs);
-            (errors, contender.tick(now))
+        self.feed(|contender, now| {
+            contender.set_plans(inputs);
+            ((), contender.tick(now))
         });
-        for e in errors {
-            tracing::error!("{e}");
-        }
         self.wake.notify_one();
     }
 
@@ -301,12 +299,17 @@ impl LeaseShell {
 
     /// A group as this replica sees it.
     pub fn group_status(&self, group: &GroupKey) -> Option<GroupStatus> {
-        self.status().into_iter().find(|s| &s.group == group)
+        self.lock().contender.group_status(clock::now(), group)
+    }
+
+    /// The groups of which something may be running here by certificates of this replica's.
+    pub fn running(&self) -> BTreeSet<GroupKey> {
+        self.lock().contender.running(clock::now())
     }
 
     /// Whether the group may be running here by a certificate of this replica's.
     pub fn may_run(&self, group: &GroupKey) -> bool {
-        self.group_status(group).is_some_and(|s| s.role.may_run())
+        self.lock().contender.role(clock::now(), group).is_some_and(RoleName::may_run)
     }
 
     /// Whether q witnesses hold at least this version of a plan, at one time.

@@ -1,12 +1,12 @@
 //! Shows who holds each group in its `ControlLease`.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use regent_api::lease::HolderView;
+use regent_api::{ControlLease, ControlLeaseStatus};
 use regent_core::charter::Charter;
 use regent_core::ids::SiteName;
 use regent_core::message::{Refusal, Vote};
@@ -17,45 +17,42 @@ use tokio_util::sync::CancellationToken;
 
 use super::LeaseShell;
 use crate::leader::Leadership;
-use crate::objects::ControlLeases;
+use crate::objects::{ControlLeases, Snapshot};
 use crate::plans::Plans;
 
 const EVERY: Duration = Duration::from_secs(1);
-/// What changes with every renewal is written this often only.
-const REFRESH: u64 = 30;
 
-/// Keeps `status.holder` of each group current while this replica leads, until cancelled.
+/// Keeps `status.holder` of each group current while this replica leads, until cancelled. What
+/// changes with every renewal is not in it: a lease that goes on is no reason to write.
 pub async fn publish(
     shell: Arc<LeaseShell>,
     plans: Arc<Plans>,
     leases: ControlLeases,
+    objects: watch::Receiver<Snapshot<ControlLease>>,
     leadership: watch::Receiver<Leadership>,
     stop: CancellationToken,
 ) {
-    let mut written: BTreeMap<String, (HolderView, u64)> = BTreeMap::new();
-    let mut round = 0u64;
     loop {
         let leads = leadership.borrow().term_at(clock::now()).is_some();
         shell.set_leads(leads);
-        if !leads {
-            written.clear();
-        }
-        for status in shell.status().iter().filter(|_| leads) {
+        let statuses = if leads { shell.status() } else { Vec::new() };
+        for status in &statuses {
             let Some(view) = view(&shell, &plans, status) else { continue };
-            let key = status.group.to_string();
-            if written.get(&key).is_some_and(|(before, at)| same(before, &view) && round < at + REFRESH) {
+            let is_same = |s: &ControlLeaseStatus| s.holder.as_ref().is_some_and(|before| same(before, &view));
+            let name = regent_api::object_name(&status.group);
+            if objects.borrow().get(&name).and_then(|o| o.status.as_ref()).is_some_and(is_same) {
                 continue;
             }
+            // What is watched may be behind what was written a moment ago.
             let update = leases.update(&status.group, |s| {
+                let is_news = !is_same(s);
                 s.holder = Some(view.clone());
-                true
+                is_news
             });
-            match update.await {
-                Ok(_) => drop(written.insert(key, (view, round))),
-                Err(e) => tracing::debug!("{e}"),
+            if let Err(e) = update.await {
+                tracing::debug!("{e}");
             }
         }
-        round += 1;
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(EVERY) => {}
@@ -71,13 +68,11 @@ fn same(a: &HolderView, b: &HolderView) -> bool {
 /// site by the votes that witnesses named.
 fn view(shell: &LeaseShell, plans: &Plans, status: &GroupStatus) -> Option<HolderView> {
     let protection = plans.get(&status.group)?.plan().protection.into();
-    let now = clock::realtime_ns();
-    let time = |ns: u64| Time(Timestamp::from_nanosecond(i128::from(ns)).unwrap_or_default());
-    let observed_at = Some(time(now));
+    let now = Timestamp::from_nanosecond(i128::from(clock::realtime_ns())).unwrap_or_default();
+    let observed_at = Some(Time(now));
     if let (Some(left_ms), Some(epoch)) = (status.left_ms, status.certified.or(status.epoch)) {
-        let valid_until = Some(time(now.saturating_add(left_ms.saturating_mul(1_000_000))));
         let (site, epoch) = (shell.context.site.to_string(), epoch.to_string());
-        return Some(HolderView { site, epoch, protection, valid: left_ms > 0, valid_until, observed_at });
+        return Some(HolderView { site, epoch, protection, valid: left_ms > 0, observed_at });
     }
     let vote = named(status, shell.context.charter.faulty_witnesses as usize)?;
     let promised = |r: &Option<Refusal>| matches!(r, Some(Refusal::Promised | Refusal::NoTrigger));
@@ -86,7 +81,7 @@ fn view(shell: &LeaseShell, plans: &Plans, status: &GroupStatus) -> Option<Holde
         status.witnesses.values().filter(|w| promised(&w.refusal) && u128::from(w.heard_ms_ago) < fresh).count();
     let valid = holding >= shell.context.charter.quorum();
     let (site, epoch) = (vote.site.to_string(), vote.epoch.to_string());
-    Some(HolderView { site, epoch, protection, valid, valid_until: None, observed_at })
+    Some(HolderView { site, epoch, protection, valid, observed_at })
 }
 
 /// Another site that holds a group, as far as this one can tell: by the votes that witnesses

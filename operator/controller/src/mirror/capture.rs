@@ -1,21 +1,20 @@
-//! Reads a group's objects from home's API server.
+//! Reads a group's objects at home, out of the cache.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::ops::Range;
+use std::sync::Arc;
 
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use regent_api::FailoverGroupSpec;
 use regent_core::ids::GroupKey;
-use regent_core::time::Moment;
+use regent_kinds::object::labels;
 use regent_kinds::release::{Release, at_home, release};
 use regent_kinds::report::StandbyReport;
 use regent_kinds::rest::REST;
 use regent_kinds::select::Listing;
-use regent_shell::clock;
 use serde_json::Value;
 
+use crate::cache::{Cache, Kind, Unread};
 use crate::objects::{ObjectError, bounded};
 
 /// The API of one kind in one namespace.
@@ -45,96 +44,85 @@ pub async fn list(
     Ok(items.into_iter().map(named).collect())
 }
 
-/// Captures a group as it is now, and how it runs. `pruned` is what a person has said is gone for good.
-pub async fn capture(
-    client: &kube::Client,
+/// What a group at home can be made of, and what of it stays there.
+pub static KINDS: [Kind; STAYS + REST.len()] = {
+    let mut kinds = [PODS; STAYS + REST.len()];
+    kinds[0] = PODS;
+    kinds[1] = REPLICA_SETS;
+    kinds[2] = WORKLOADS[0];
+    kinds[3] = WORKLOADS[1];
+    kinds[4] = Kind::whole("v1", "Service");
+    kinds[5] = Kind::whole("v1", "ConfigMap");
+    kinds[6] = Kind::whole("v1", "Secret");
+    kinds[7] = Kind::whole("v1", "ServiceAccount");
+    kinds[8] = GATED_PODS;
+    let mut i = 0;
+    while i < REST.len() {
+        kinds[STAYS + i] = Kind::whole(REST[i].0, REST[i].1);
+        i += 1;
+    }
+    kinds
+};
+/// Where the kinds that stay at home begin.
+const STAYS: usize = 9;
+/// Which pods of a namespace get a gate: what Regent itself writes at home.
+pub const GATED_PODS: Kind = Kind::whole("regent.dev/v1alpha1", "GatedPods");
+/// Pods, with what they run and how they stand.
+pub const PODS: Kind = Kind::whole("v1", "Pod");
+/// What makes pods of a group.
+pub const WORKLOADS: [Kind; 2] = [Kind::whole("apps/v1", "Deployment"), Kind::whole("apps/v1", "StatefulSet")];
+/// ReplicaSets say whose their pods are, and nothing else.
+const REPLICA_SETS: Kind = Kind::metadata("apps/v1", "ReplicaSet");
+
+/// Captures a group as it is now, and how it runs. `pruned` is what a person has said is gone for
+/// good. None while its namespaces are listed for the first time.
+pub fn capture(
+    cache: &Cache,
     group: &GroupKey,
     spec: &FailoverGroupSpec,
     pruned: &[String],
-    rest: &Rest,
-) -> Result<(Release, StandbyReport), ObjectError> {
+) -> Result<Option<(Release, StandbyReport)>, Arc<ObjectError>> {
     let mut listings = Vec::new();
     for namespace in &spec.namespaces {
-        listings.push(listing(client, spec, namespace, rest).await?);
+        match listing(cache, spec, namespace) {
+            Ok(listing) => listings.push(listing),
+            Err(Unread::Listing) => return Ok(None),
+            Err(Unread::Refused(error)) => return Err(error),
+        }
     }
-    Ok((release(group, spec, pruned, &listings), at_home(spec, &listings)))
+    Ok(Some((release(group, spec, pruned, &listings), at_home(spec, &listings))))
 }
 
-async fn listing(
-    client: &kube::Client,
-    spec: &FailoverGroupSpec,
-    namespace: &str,
-    rest: &Rest,
-) -> Result<Listing, ObjectError> {
-    let all = ListParams::default();
-    let of_group = ListParams::default().labels(&spec.selector.to_label_selector());
-    // Pods first, then who owns them: no owner is missed that is younger than its pods' list.
-    let pods = list(client, ("v1", "Pod"), namespace, &of_group).await?;
-    let replica_sets = list(client, ("apps/v1", "ReplicaSet"), namespace, &all).await?;
-    let kind = |version, kind| list(client, (version, kind), namespace, &all);
-    let (deployments, sets, services, maps, secrets, accounts) = tokio::try_join!(
-        kind("apps/v1", "Deployment"),
-        kind("apps/v1", "StatefulSet"),
-        kind("v1", "Service"),
-        kind("v1", "ConfigMap"),
-        kind("v1", "Secret"),
-        kind("v1", "ServiceAccount"),
-    )?;
-    let (rest, notices) = rest.of(client, namespace).await?;
+fn listing(cache: &Cache, spec: &FailoverGroupSpec, namespace: &str) -> Result<Listing, Unread> {
+    let of = |range: Range<usize>| -> Result<Vec<Value>, Unread> {
+        let mut found = Vec::new();
+        for kind in &KINDS[range] {
+            found.extend(cache.read(namespace, kind)?.iter().map(|o| Value::clone(o)));
+        }
+        Ok(found)
+    };
+    let mut pods = of(0..1)?;
+    pods.retain(|p| spec.selector.matches(&labels(p, "/metadata/labels")));
+    let (mut rest, mut notices) = (Vec::new(), Vec::new());
+    for kind in &KINDS[STAYS..] {
+        match cache.read(namespace, kind) {
+            Ok(found) => rest.extend(found.iter().map(|o| Value::clone(o))),
+            Err(Unread::Refused(e)) if e.is_not_found() => notices
+                .push(format!("{} is no kind of this cluster, so none of namespace {namespace} is named", kind.kind)),
+            Err(Unread::Refused(_)) => notices.push(format!(
+                "{} objects of namespace {namespace} may not be listed, so none is named that stays at home: `kubectl regent home prepare --namespace {namespace} | kubectl apply -f -`",
+                kind.kind
+            )),
+            Err(Unread::Listing) => return Err(Unread::Listing),
+        }
+    }
     Ok(Listing {
-        workloads: deployments.into_iter().chain(sets).collect(),
-        services,
-        others: maps.into_iter().chain(secrets).chain(accounts).collect(),
-        replica_sets,
+        replica_sets: of(1..2)?,
+        workloads: of(2..4)?,
+        services: of(4..5)?,
+        others: of(5..8)?,
         rest,
         pods,
         notices,
     })
-}
-
-/// What stays at home is named in the status and enters no bundle: it is listed this often.
-const REST_EVERY: Duration = Duration::from_secs(10);
-
-type Listed = (Vec<Value>, Vec<String>);
-
-/// Objects of the kinds that stay at home, by namespace, as they were listed last.
-#[derive(Debug, Default)]
-pub struct Rest(Mutex<BTreeMap<String, (Listed, Moment)>>);
-
-impl Rest {
-    async fn of(&self, client: &kube::Client, namespace: &str) -> Result<Listed, ObjectError> {
-        let now = clock::now();
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(namespace).cloned();
-        if let Some((listed, at)) = known
-            && !at.after(REST_EVERY).passed_for_stopping(now)
-        {
-            return Ok(listed);
-        }
-        let listed = rest_of(client, namespace).await?;
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Namespaces of groups that are gone are forgotten.
-        all.retain(|_, (_, at)| !at.after(REST_EVERY * 6).passed_for_stopping(now));
-        all.insert(namespace.to_owned(), (listed.clone(), now));
-        Ok(listed)
-    }
-}
-
-async fn rest_of(client: &kube::Client, namespace: &str) -> Result<Listed, ObjectError> {
-    let all = ListParams::default();
-    let (mut rest, mut notices) = (Vec::new(), Vec::new());
-    let all = &all;
-    let listed = REST.map(|(version, name)| async move { (name, list(client, (version, name), namespace, all).await) });
-    for (name, listed) in futures::future::join_all(listed).await {
-        match listed {
-            Ok(objects) => rest.extend(objects),
-            Err(e) if e.is_forbidden() => notices.push(format!(
-                "{name} objects of namespace {namespace} may not be listed, so none is named that stays at home: `kubectl regent home prepare --namespace {namespace} | kubectl apply -f -`"
-            )),
-            Err(e) if e.is_not_found() => {
-                notices.push(format!("{name} is no kind of this cluster, so none of namespace {namespace} is named"));
-            }
-            Err(e) => return Err(e),
-        }
-    }
-    Ok((rest, notices))
 }

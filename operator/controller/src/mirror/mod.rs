@@ -15,24 +15,22 @@
 pub mod capture;
 pub mod reports;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::ResourceExt;
-use regent_api::{FailoverGroup, FailoverGroupStatus, PRUNE_ANNOTATION};
+use regent_api::{FailoverGroup, FailoverGroupSpec, FailoverGroupStatus, PRUNE_ANNOTATION};
 use regent_core::ids::{GroupKey, SiteName};
 use regent_core::sign::Digest;
-use regent_core::time::Moment;
 use regent_kinds::bundle;
 use regent_kinds::release::{Release, Withheld};
 use regent_kinds::report::StandbyReport;
 use regent_proto::v1;
-use regent_shell::clock;
 use tokio::sync::watch;
 use tonic::Status;
 
+use crate::cache::Cache;
 use crate::context::Context;
 use crate::federation::server::{Answer, Bundle as Served};
 use crate::lease::{LeaseShell, held_elsewhere, named};
@@ -40,9 +38,6 @@ use crate::objects::{ObjectError, Snapshot};
 use crate::plans::Plans;
 
 pub use reports::{note_report, to_wire};
-
-/// A capture serves everyone who asks within this time.
-const FRESH: Duration = Duration::from_millis(3500);
 
 /// Why a group can't be captured.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +49,7 @@ pub enum MirrorError {
         group: GroupKey,
         /// What went wrong.
         #[source]
-        error: ObjectError,
+        error: Arc<ObjectError>,
     },
     /// The bundle can't be made.
     #[error(transparent)]
@@ -84,7 +79,17 @@ pub struct Captured {
     pub unmet: Vec<String>,
     /// What else a person should know.
     pub notices: Vec<String>,
-    at: Moment,
+    /// What it was made of: nothing is made again of the same.
+    of: Made,
+}
+
+/// What a capture is made of.
+#[derive(Debug, Clone, PartialEq)]
+struct Made {
+    /// The namespaces' version in the cache.
+    version: u64,
+    spec: FailoverGroupSpec,
+    pruned: Vec<String>,
 }
 
 impl Captured {
@@ -113,11 +118,11 @@ pub fn since_of(at: Timestamp) -> String {
 pub struct Mirror {
     context: Arc<Context>,
     client: kube::Client,
+    cache: Cache,
     plans: Arc<Plans>,
     shell: Arc<LeaseShell>,
     groups: watch::Receiver<Snapshot<FailoverGroup>>,
-    captured: RwLock<BTreeMap<GroupKey, Captured>>,
-    rest: capture::Rest,
+    captured: RwLock<BTreeMap<GroupKey, Arc<Captured>>>,
 }
 
 impl Mirror {
@@ -125,15 +130,16 @@ impl Mirror {
     pub fn new(
         context: Arc<Context>,
         client: kube::Client,
+        cache: Cache,
         plans: Arc<Plans>,
         shell: Arc<LeaseShell>,
         groups: watch::Receiver<Snapshot<FailoverGroup>>,
     ) -> Self {
-        Self { context, client, plans, shell, groups, captured: RwLock::default(), rest: capture::Rest::default() }
+        Self { context, client, cache, plans, shell, groups, captured: RwLock::default() }
     }
 
     /// A group's object at this site.
-    fn object(&self, group: &GroupKey) -> Option<FailoverGroup> {
+    fn object(&self, group: &GroupKey) -> Option<Arc<FailoverGroup>> {
         self.groups.borrow().get(&FailoverGroup::name_at(group, &self.context.site)).cloned()
     }
 
@@ -145,29 +151,38 @@ impl Mirror {
         })
     }
 
-    /// The group as it is, captured of late; as last captured while
-    /// another site holds it.
-    pub async fn captured(&self, group: &GroupKey) -> Result<Option<Captured>, MirrorError> {
+    /// The group as it is; as last captured while another site holds it. None while its
+    /// namespaces are listed for the first time.
+    pub fn captured(&self, group: &GroupKey) -> Result<Option<Arc<Captured>>, MirrorError> {
         let held = self.captured.read().unwrap_or_else(PoisonError::into_inner).get(group).cloned();
-        let now = clock::now();
-        let is_fresh = held.as_ref().is_some_and(|c| !c.at.after(FRESH).passed_for_stopping(now));
         let Some(object) = self.object(group) else { return Ok(None) };
-        if is_fresh || object.metadata.deletion_timestamp.is_some() || !self.may_mirror(group) {
+        if object.metadata.deletion_timestamp.is_some() || !self.may_mirror(group) {
+            return Ok(held);
+        }
+        let pruned = object.annotations().get(PRUNE_ANNOTATION).map(|a| bundle::pruned(a)).unwrap_or_default();
+        // Read before the objects: what changes meanwhile is seen the next time.
+        let Some(version) = self.cache.version(&object.spec.namespaces, &capture::KINDS) else { return Ok(held) };
+        let of = Made { version, spec: object.spec.clone(), pruned };
+        if held.as_ref().is_some_and(|h| h.of == of) {
             return Ok(held);
         }
         let read = |error| MirrorError::Read { group: group.clone(), error };
-        let pruned = object.annotations().get(PRUNE_ANNOTATION).map(|a| bundle::pruned(a)).unwrap_or_default();
-        let (release, run) =
-            capture::capture(&self.client, group, &object.spec, &pruned, &self.rest).await.map_err(read)?;
-        let mut served = held.and_then(|h| h.served);
+        let made = capture::capture(&self.cache, group, &object.spec, &of.pruned).map_err(read)?;
+        let Some((release, run)) = made else { return Ok(held) };
+        let mut served = held.and_then(|h| h.served.clone());
         if release.withheld.is_none() {
             served = Some(self.signed(group, &release.bundle, served)?);
         }
         let Release { withheld, unmet, notices, .. } = release;
         let unknown = release.unknown.into_iter().collect();
-        let captured = Captured { served, withheld, run, unknown, unmet, notices, at: now };
+        let captured = Arc::new(Captured { served, withheld, run, unknown, unmet, notices, of });
         self.captured.write().unwrap_or_else(PoisonError::into_inner).insert(group.clone(), captured.clone());
         Ok(Some(captured))
+    }
+
+    /// Forgets groups that are not at home here any more.
+    pub fn retain(&self, groups: &BTreeSet<GroupKey>) {
+        self.captured.write().unwrap_or_else(PoisonError::into_inner).retain(|group, _| groups.contains(group));
     }
 
     /// The bundle, signed and packed; as it was if nothing of it changed.
@@ -186,10 +201,15 @@ impl Mirror {
     }
 
     /// What a standby gets that has `have`.
-    pub async fn serve(&self, group: &GroupKey, have: &str) -> Result<Answer, Status> {
-        let captured = self.captured(group).await.map_err(|e| Status::unavailable(e.to_string()))?;
+    pub fn serve(&self, group: &GroupKey, have: &str) -> Result<Answer, Status> {
+        let captured = self.captured(group).map_err(|e| Status::unavailable(e.to_string()))?;
         match (captured, self.object(group)) {
             (Some(captured), object) => Ok(captured.answer(have, object.as_ref().and_then(|o| o.status.as_ref()))),
+            (None, Some(_)) if self.may_mirror(group) => {
+                let text =
+                    format!("group {group}: its namespaces are being listed since this replica's start; ask again");
+                Err(Status::unavailable(text))
+            }
             (None, Some(_)) => {
                 Ok(Answer::Nothing(Some("nothing is mirrored while another site holds the group".into())))
             }

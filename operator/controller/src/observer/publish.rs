@@ -24,7 +24,7 @@ use crate::plans::Plans;
 
 const EVERY: Duration = Duration::from_secs(2);
 /// φ of a healthy site flickers: it alone is no reason to write more often than this.
-const REFRESH: u32 = 5;
+const REFRESH: u32 = 30;
 
 /// Keeps one `Site` object for each site of the charter, while this replica leads, until cancelled.
 pub async fn publish(

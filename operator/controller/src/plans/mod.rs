@@ -91,11 +91,14 @@ pub fn plan_of(status: &ControlLeaseStatus) -> Option<Envelope> {
     serde_json::from_str(status.plan.as_ref()?).ok()
 }
 
+/// Verified plans. Shared: everything that looks through all of them does so often.
+pub type Held = Arc<BTreeMap<GroupKey, Arc<VerifiedPlan>>>;
+
 /// The plans that this site holds.
 pub struct Plans {
     context: Arc<Context>,
     leases: ControlLeases,
-    held: RwLock<BTreeMap<GroupKey, VerifiedPlan>>,
+    held: RwLock<Held>,
     changed: watch::Sender<u64>,
 }
 
@@ -111,31 +114,36 @@ impl Plans {
     }
 
     /// All plans, verified.
-    pub fn all(&self) -> BTreeMap<GroupKey, VerifiedPlan> {
+    pub fn all(&self) -> Held {
         self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A group's plan.
-    pub fn get(&self, group: &GroupKey) -> Option<VerifiedPlan> {
+    pub fn get(&self, group: &GroupKey) -> Option<Arc<VerifiedPlan>> {
         self.held.read().unwrap_or_else(PoisonError::into_inner).get(group).cloned()
     }
 
     /// Takes a plan that an object holds: another replica kept it, or this one before its restart.
     pub fn absorb(&self, envelope: &Envelope) -> Result<(), PlanError> {
+        // What is held was verified when it came. Its group is read to find it, and believed in nothing.
+        let claimed = envelope.peek::<Plan>().ok();
+        if claimed.and_then(|plan| self.get(&plan.group)).is_some_and(|held| held.envelope() == envelope) {
+            return Ok(());
+        }
         self.publish(VerifiedPlan::open(envelope, &self.context.charter)?)
     }
 
     fn publish(&self, plan: VerifiedPlan) -> Result<(), PlanError> {
         let group = plan.plan().group.clone();
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
-        let better = match VerifiedPlan::supersede(held.get(&group), plan) {
+        let better = match VerifiedPlan::supersede(held.get(&group).map(Arc::as_ref), plan) {
             Ok(better) => better,
             // The object was read before a newer plan was written to it.
             Err(PlanError::Older { .. }) => None,
             Err(e) => return Err(e),
         };
         if let Some(better) = better {
-            held.insert(group, better);
+            Arc::make_mut(&mut held).insert(group, Arc::new(better));
             drop(held);
             self.changed.send_modify(|n| *n += 1);
         }
@@ -149,7 +157,7 @@ impl Plans {
 
     async fn keep(&self, offered: VerifiedPlan) -> Result<(), PlansError> {
         let group = offered.plan().group.clone();
-        if VerifiedPlan::supersede(self.get(&group).as_ref(), offered.clone())?.is_none() {
+        if VerifiedPlan::supersede(self.get(&group).as_deref(), offered.clone())?.is_none() {
             return Ok(());
         }
         let mut refused = None;
@@ -240,7 +248,7 @@ impl Plans {
         let known: BTreeMap<&str, (u64, u32)> =
             known.iter().map(|k| (k.group.as_str(), (k.version, k.signatures))).collect();
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
-        let lacks = |(group, plan): &(&GroupKey, &VerifiedPlan)| {
+        let lacks = |(group, plan): &(&GroupKey, &Arc<VerifiedPlan>)| {
             let (version, signatures) = known.get(group.to_string().as_str()).copied().unwrap_or_default();
             let (ours, our_signatures) = (plan.plan().version, plan.envelope().signatures.len());
             ours > version || (ours == version && our_signatures > signatures as usize)
@@ -251,7 +259,7 @@ impl Plans {
     /// What is held, as a question for what is missing.
     fn known(&self) -> Vec<v1::KnownPlan> {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
-        let known = |(group, plan): (&GroupKey, &VerifiedPlan)| v1::KnownPlan {
+        let known = |(group, plan): (&GroupKey, &Arc<VerifiedPlan>)| v1::KnownPlan {
             group: group.to_string(),
             version: plan.plan().version,
             signatures: u32::try_from(plan.envelope().signatures.len()).unwrap_or(u32::MAX),

@@ -106,19 +106,19 @@ pub async fn run(client: kube::Client, plans: Arc<Plans>, leases: ControlLeases,
 async fn look(client: &kube::Client, plans: &Plans, leases: &ControlLeases) -> Result<(), ObjectError> {
     let api: Api<FailoverGroup> = Api::all(client.clone());
     let listed = bounded("FailoverGroups", api.list(&ListParams::default())).await?.items;
-    let objects: Snapshot<FailoverGroup> = Arc::new(listed.into_iter().map(|o| (o.name_any(), o)).collect());
+    let objects: Snapshot<FailoverGroup> = Arc::new(listed.into_iter().map(|o| (o.name_any(), Arc::new(o))).collect());
     let leases = leases.list().await?;
     for envelope in leases.iter().filter_map(|l| plan_of(l.status.as_ref()?)) {
         if let Err(e) = plans.absorb(&envelope) {
             tracing::warn!("a kept plan: {e}");
         }
     }
-    for (group, plan) in plans.all() {
+    for (group, plan) in plans.all().iter() {
         keep(client, &objects, plan.plan(), None).await?;
-        let name = regent_api::object_name(&group);
+        let name = regent_api::object_name(group);
         let lease = leases.iter().find(|l| l.name_any() == name).and_then(|l| l.status.as_ref());
         if let Some(object) = objects.get(&name) {
-            show(client, object, &plan, lease, None).await?;
+            show(client, object, plan, lease, None).await?;
         }
     }
     Ok(())

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Api, Resource, ResourceExt};
 use regent_api::condition;
-use regent_api::gate::has_gate;
 use regent_api::group::{PROTECTED, StandbyState};
-use regent_api::{ControlLeaseStatus, FailoverGroup, STRIKE_ANNOTATION, WantedProtection};
+use regent_api::{ControlLeaseStatus, FailoverGroup, STRIKE_ANNOTATION, WantedProtection, object_name};
 use regent_core::ids::{GroupKey, NodeName, SiteName};
 use regent_core::plan::{Plan, Protection, VerifiedPlan};
 use regent_lease::contender::{GroupStatus, RoleName};
@@ -17,51 +18,113 @@ use regent_lease::contender::{GroupStatus, RoleName};
 use regent_kinds::report::StandbyReport;
 use regent_shell::clock;
 
+use super::Reconciler;
+use super::inputs::{Inputs, Made, versions};
 use super::judge::{Finding, Judged, judge, missing_standbys};
+use super::pods::{self, Matched};
 use super::protect::{self, CONFIRMING, REGISTERING, Step, must_open, next};
 use super::status::{self, Facts};
-use super::{Reconciler, pods};
+use crate::cache::Unread;
 use crate::lease::held_elsewhere;
+use crate::mirror::capture::KINDS;
 use crate::mirror::reports::forget_report;
 use crate::mirror::{MirrorError, note_report};
 use crate::objects::{Snapshot, bounded};
 use crate::standby::apply::{Applier, Permit};
 
+/// Groups that are looked at at once: a guard that is silent holds up its own group only.
+const AT_ONCE: usize = 32;
+
 /// What one look at a group found before anything is written.
-struct Look<'a> {
-    object: &'a FailoverGroup,
+struct Look {
+    object: Arc<FailoverGroup>,
     key: GroupKey,
+    inputs: Inputs,
     judged: Judged,
-    pods: Result<Vec<k8s_openapi::api::core::v1::Pod>, String>,
+    pods: Result<Vec<Matched>, String>,
+}
+
+/// Whether something of a look is to be tried again although nothing that is watched may change.
+#[derive(Default)]
+struct Left(AtomicBool);
+
+impl Left {
+    fn some(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes what failed, and tells it.
+    fn failed(&self, e: &impl std::fmt::Display) {
+        tracing::debug!("{e}");
+        self.some();
+    }
 }
 
 impl Reconciler {
-    /// One pass over all groups that are at home here.
+    /// One pass over all groups that are at home here. Only those are looked at of which
+    /// something has changed.
     pub(super) async fn tend_home(&self) {
         let here = self.context.site.as_str();
         let objects = self.groups.borrow().clone();
-        let groups: Vec<FailoverGroup> = objects
-            .values()
-            .filter(|g| g.spec.home == here && !g.name_any().contains('.') && g.metadata.deletion_timestamp.is_none())
-            .cloned()
-            .collect();
-        let mut found = BTreeMap::new();
-        for group in &groups {
-            let Ok(key) = group.key() else { continue };
-            found.insert(key, pods::of_group(&self.client, &group.spec).await.map_err(|e| e.to_string()));
+        let is_ours = |g: &&Arc<FailoverGroup>| {
+            g.spec.home == here && !g.name_any().contains('.') && g.metadata.deletion_timestamp.is_none()
+        };
+        let groups: BTreeMap<GroupKey, Arc<FailoverGroup>> =
+            objects.values().filter(is_ours).filter_map(|g| Some((g.key().ok()?, g.clone()))).collect();
+        let now = clock::now();
+        let mut due: BTreeMap<GroupKey, Inputs> = BTreeMap::new();
+        for (key, object) in &groups {
+            let inputs = self.inputs_at_home(key, object);
+            if inputs.made_of != Made::Namespaces(None) && self.looks().is_due(key, &inputs, now) {
+                due.insert(key.clone(), inputs);
+            }
         }
-        let names = found
-            .iter()
-            .filter_map(|(key, pods)| Some((key.clone(), pods.as_ref().ok()?.iter().map(pods::name_of).collect())));
-        let held = |key: &GroupKey| self.plans.get(key).map_or(Protection::Observed, |p| p.plan().protection);
-        let mut judged = judge(&groups, &self.context.charter, held, &names.collect());
-        let looks = groups.iter().filter_map(|object| {
-            let key = object.key().ok()?;
-            Some(Look { object, judged: judged.remove(&key)?, pods: found.remove(&key)?, key })
-        });
-        // Each by itself: a guard that is silent holds up its own groups only.
-        futures::future::join_all(looks.map(|look| self.tend_group(look))).await;
+        if !due.is_empty() {
+            self.look_at(&groups, due).await;
+        }
+        self.tell_again(&groups).await;
         self.end_deleted(&objects).await;
+    }
+
+    fn inputs_at_home(&self, key: &GroupKey, object: &FailoverGroup) -> Inputs {
+        let shell = self.shell.group_status(key);
+        let plan = self.plans.get(key);
+        let lease = self.leases.borrow().get(&object_name(key)).cloned();
+        Inputs {
+            versions: versions(Some(object), lease.as_deref()),
+            registered: plan.as_ref().is_some_and(|p| self.shell.is_registered(key, p.plan().version)),
+            plan,
+            made_of: Made::Namespaces(self.cache.version(&object.spec.namespaces, &KINDS)),
+            role: shell.as_ref().map(|s| (s.role, s.certified)),
+            elsewhere: shell.as_ref().and_then(|s| held_elsewhere(s, &self.context.charter, &self.context.site)),
+        }
+    }
+
+    async fn look_at(&self, groups: &BTreeMap<GroupKey, Arc<FailoverGroup>>, mut due: BTreeMap<GroupKey, Inputs>) {
+        // Two groups may not select one pod, so all are judged together.
+        let found =
+            |(key, object): (&GroupKey, &Arc<FailoverGroup>)| match pods::of_group(&self.cache, key, &object.spec) {
+                Ok(pods) => (key.clone(), Ok(pods)),
+                Err(Unread::Listing) => (key.clone(), Err("its objects are being listed".to_owned())),
+                Err(Unread::Refused(e)) => (key.clone(), Err(e.to_string())),
+            };
+        let mut found: BTreeMap<GroupKey, Result<Vec<Matched>, String>> = groups.iter().map(found).collect();
+        let names = found.iter().filter_map(|(key, pods)| {
+            Some((key.clone(), pods.as_ref().ok()?.iter().map(|p| p.name.clone()).collect()))
+        });
+        let held = |key: &GroupKey| self.plans.get(key).map_or(Protection::Observed, |p| p.plan().protection);
+        let mut judged = judge(groups.values().map(Arc::as_ref), &self.context.charter, held, &names.collect());
+        let looks = groups.iter().filter_map(|(key, object)| {
+            let (inputs, key) = (due.remove(key)?, key.clone());
+            Some(Look { object: object.clone(), judged: judged.remove(&key)?, pods: found.remove(&key)?, inputs, key })
+        });
+        let looks: Vec<Look> = looks.collect();
+        let tended = futures::stream::iter(looks).map(|look| async move {
+            let left = Left::default();
+            self.tend_group(&look, &left).await;
+            self.looks().note(look.key, look.inputs, !left.0.into_inner(), clock::now());
+        });
+        tended.buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
     }
 
     /// An Observed group whose object somebody has deleted has no standbys any more, so that
@@ -69,8 +132,8 @@ impl Reconciler {
     /// slowly (I9).
     async fn end_deleted(&self, objects: &Snapshot<FailoverGroup>) {
         let here = &self.context.site;
-        for (group, plan) in self.plans.all().into_iter().filter(|(group, _)| &group.home == here) {
-            let (name, plan) = (FailoverGroup::name_at(&group, here), plan.plan().clone());
+        for (group, plan) in self.plans.all().iter().filter(|(group, _)| &group.home == here) {
+            let (name, plan) = (FailoverGroup::name_at(group, here), plan.plan());
             let ended = plan.standbys.is_empty() || plan.protection != Protection::Observed;
             if ended || objects.contains_key(&name) {
                 continue;
@@ -79,13 +142,13 @@ impl Reconciler {
             let api: Api<FailoverGroup> = Api::all(self.client.clone());
             let Ok(None) = bounded(&format!("FailoverGroup {name}"), api.get_opt(&name)).await else { continue };
             tracing::info!(%group, "its FailoverGroup is deleted: its plan has no standbys any more");
-            if let Err(e) = self.plans.register(Plan { standbys: Vec::new(), ..plan }, &self.peers).await {
+            if let Err(e) = self.plans.register(Plan { standbys: Vec::new(), ..plan.clone() }, &self.peers).await {
                 tracing::warn!("{e}");
             }
         }
     }
 
-    async fn tend_group(&self, look: Look<'_>) {
+    async fn tend_group(&self, look: &Look, left: &Left) {
         let mut facts = Facts { home: true, unlawful: look.judged.unlawful.clone(), ..Facts::default() };
         // What was given out, and said of it, stays so while this replica has not looked itself.
         if let Some(before) = &look.object.status {
@@ -96,35 +159,37 @@ impl Reconciler {
         }
         let lease = self.lease(&look.key);
         let shell = self.shell.group_status(&look.key);
-        let holder = shell.as_ref().and_then(|s| held_elsewhere(s, &self.context.charter, &self.context.site));
+        let holder = look.inputs.elsewhere.as_ref();
         match &look.judged.plan {
             Ok(plan) => {
-                if let Some(finding) = holder.as_ref().and_then(|site| leaves_holder_out(plan, site)) {
+                if let Some(finding) = holder.and_then(|site| leaves_holder_out(plan, site)) {
                     facts.invalid = Some(finding);
                 } else if let Err(e) = self.plans.register(plan.clone(), &self.peers).await {
+                    left.some();
                     facts.invalid = Some(Finding { reason: "PlanRefused", message: e.to_string() });
                 }
             }
             Err(finding) => facts.invalid = Some(finding.clone()),
         }
-        self.gate(&look, &mut facts, shell.as_ref()).await;
-        let run = self.capture(&look.key, &mut facts).await;
-        self.tell_run(&look.key, &look.object.name_any(), run.as_ref(), shell.as_ref()).await;
-        self.strike(&look).await;
-        self.protect(&look, &mut facts, lease.as_ref(), shell.as_ref()).await;
-        self.show(&look, &facts, lease.as_ref()).await;
-        self.forget_others(&look, holder.as_ref()).await;
+        self.gate(look, &mut facts, shell.as_ref(), left).await;
+        let run = self.capture(&look.key, &mut facts, left);
+        if let Err(e) = self.tell_run(&look.key, &look.object.name_any(), run.as_ref(), shell.as_ref()).await {
+            left.failed(&e);
+        }
+        self.strike(look, left).await;
+        self.protect(look, &mut facts, lease.as_ref(), shell.as_ref(), left).await;
+        self.show(look, &facts, lease.as_ref(), left).await;
+        self.forget_others(look, holder, left).await;
     }
 
     /// Gates are injected once home has held a certificate: before that nothing could
     /// open them.
-    async fn gate(&self, look: &Look<'_>, facts: &mut Facts, shell: Option<&GroupStatus>) {
+    async fn gate(&self, look: &Look, facts: &mut Facts, shell: Option<&GroupStatus>, left: &Left) {
         match &look.pods {
             Ok(pods) => {
-                let ungated = pods.iter().filter(|p| !has_gate(p, &look.key));
-                facts.ungated = ungated.map(pods::name_of).collect();
+                facts.ungated = pods.iter().filter(|p| !p.gated).map(|p| p.name.clone()).collect();
             }
-            Err(e) => facts.capture_failed = Some(self.closed_namespace(look.object, e)),
+            Err(e) => facts.capture_failed = Some(self.closed_namespace(&look.object, e)),
         }
         let planned = self.plans.get(&look.key);
         let protected = planned.as_ref().is_some_and(|p| p.plan().protection == Protection::Protected);
@@ -133,13 +198,14 @@ impl Reconciler {
             return;
         }
         // Goes with an Observed group; outlives the object of a Protected one.
-        let owner = (!protected).then(|| owner_of(look.object));
+        let owner = (!protected).then(|| owner_of(&look.object));
         let leadership = self.leadership.clone();
         let permit: Permit = Arc::new(move || leadership.borrow().term_at(clock::now()).is_some());
         let applier = Applier { client: self.client.clone(), group: look.key.clone(), permit };
         let spec = &look.object.spec;
-        if let Err(e) = applier.gate_pods(&spec.namespaces, &spec.selector, owner.as_ref()).await {
-            facts.capture_failed = Some(self.closed_namespace(look.object, &e.to_string()));
+        if let Err(e) = applier.keep_gated(&self.cache, &spec.namespaces, &spec.selector, owner.as_ref()).await {
+            left.some();
+            facts.capture_failed = Some(self.closed_namespace(&look.object, &e.to_string()));
         }
     }
 
@@ -151,18 +217,20 @@ impl Reconciler {
     }
 
     /// Captures home's release; says how the group runs here.
-    async fn capture(&self, group: &GroupKey, facts: &mut Facts) -> Option<StandbyReport> {
-        match self.mirror.captured(group).await {
+    fn capture(&self, group: &GroupKey, facts: &mut Facts, left: &Left) -> Option<StandbyReport> {
+        match self.mirror.captured(group) {
             Ok(Some(captured)) => {
-                facts.revision = captured.served.map(|s| s.digest.to_string()).or(facts.revision.take());
-                facts.withheld = captured.withheld;
-                (facts.unknown, facts.more_unknown) = (captured.unknown, 0);
-                facts.unmet = captured.unmet;
-                facts.notices = captured.notices;
-                Some(captured.run)
+                let revision = captured.served.as_ref().map(|s| s.digest.to_string());
+                facts.revision = revision.or(facts.revision.take());
+                facts.withheld.clone_from(&captured.withheld);
+                (facts.unknown, facts.more_unknown) = (captured.unknown.clone(), 0);
+                facts.unmet.clone_from(&captured.unmet);
+                facts.notices.clone_from(&captured.notices);
+                Some(captured.run.clone())
             }
             Ok(None) => None,
             Err(e @ (MirrorError::Read { .. } | MirrorError::Bundle(_))) => {
+                left.some();
                 facts.capture_failed = Some(e.to_string());
                 None
             }
@@ -170,8 +238,10 @@ impl Reconciler {
     }
 
     /// Takes nodes off the list that are gone for good, as a person says by annotation.
-    async fn strike(&self, look: &Look<'_>) {
+    async fn strike(&self, look: &Look, left: &Left) {
         let Some(names) = look.object.annotations().get(STRIKE_ANNOTATION) else { return };
+        // An agent that goes later changes nothing that is compared.
+        left.some();
         let attached = self.hub.nodes();
         let (listed, _) = self.lists.listed(&look.key);
         for name in names.split(',').map(str::trim).filter(|n| listed.iter().any(|l| l.name == *n)) {
@@ -186,10 +256,11 @@ impl Reconciler {
 
     async fn protect(
         &self,
-        look: &Look<'_>,
+        look: &Look,
         facts: &mut Facts,
         lease: Option<&ControlLeaseStatus>,
         shell: Option<&GroupStatus>,
+        left: &Left,
     ) {
         let plan = self.plans.get(&look.key);
         let conditions = look.object.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
@@ -207,8 +278,8 @@ impl Reconciler {
             closed: matches!(before, CONFIRMING | REGISTERING) && lease.is_some_and(|l| l.nodes_closed),
         };
         let step = next(&known);
-        if must_open(&known, step) {
-            self.open(&look.key).await;
+        if must_open(&known, step) && !self.open(&look.key).await {
+            left.some();
         }
         facts.protecting = match step {
             Step::Rest if planned => None,
@@ -216,12 +287,17 @@ impl Reconciler {
                 "Observed".into(),
                 "mirrored and measured, never frozen; `kubectl regent protect` raises it".into(),
             )),
-            Step::Wait(reason) => Some((reason.to_owned(), waiting(reason, facts, plan.as_ref()))),
-            Step::Finish => self.open(&look.key).await.then_some(()).map_or_else(
-                || Some((REGISTERING.into(), "q witnesses hold the plan; the list of nodes is opened next".into())),
-                |()| None,
-            ),
-            Step::Confirm => self.confirm(look, facts, lease, plan.as_ref()).await,
+            Step::Wait(reason) => Some((reason.to_owned(), waiting(reason, facts, plan.as_deref()))),
+            Step::Finish if self.open(&look.key).await => None,
+            Step::Finish => {
+                left.some();
+                Some((REGISTERING.into(), "q witnesses hold the plan; the list of nodes is opened next".into()))
+            }
+            Step::Confirm => {
+                // A guard that is silent is asked again, though nothing that is watched changes.
+                left.some();
+                self.confirm(look, facts, lease, plan.as_deref(), left).await
+            }
         };
     }
 
@@ -238,15 +314,16 @@ impl Reconciler {
     /// Closes the list, has every listed guard confirm, and registers the plan.
     async fn confirm(
         &self,
-        look: &Look<'_>,
+        look: &Look,
         facts: &mut Facts,
         lease: Option<&ControlLeaseStatus>,
         plan: Option<&VerifiedPlan>,
+        left: &Left,
     ) -> Option<(String, String)> {
         let said = |reason: &str, message: String| Some((reason.to_owned(), message));
         // Said before it is done: whoever leads next opens a list that was left closed.
         facts.protecting = said(CONFIRMING, "every listed node's guard is asked to confirm".into());
-        self.show(look, facts, lease).await;
+        self.show(look, facts, lease, left).await;
         let nodes = match self.lists.close(&look.key).await {
             Ok(nodes) => nodes,
             Err(e) => return said(CONFIRMING, e.to_string()),
@@ -271,27 +348,27 @@ impl Reconciler {
         }
     }
 
-    async fn show(&self, look: &Look<'_>, facts: &Facts, lease: Option<&ControlLeaseStatus>) {
+    async fn show(&self, look: &Look, facts: &Facts, lease: Option<&ControlLeaseStatus>, left: &Left) {
         let plan = self.plans.get(&look.key);
         // As it is now: this pass may have written it already.
         let object = self.groups.borrow().get(&look.object.name_any()).cloned().unwrap_or_else(|| look.object.clone());
-        let new = status::status(&object, facts, plan.as_ref(), lease, Timestamp::now());
+        let new = status::status(&object, facts, plan.as_deref(), lease, Timestamp::now());
         if let Err(e) = status::write(&self.client, &object, &new).await {
-            tracing::debug!("{e}");
+            left.failed(&e);
         }
     }
 
     /// Standbys that residency forbids say nothing any more: home says it of them.
     /// Reports of sites that are no standbys at all any more are forgotten.
-    async fn forget_others(&self, look: &Look<'_>, holder: Option<&SiteName>) {
+    async fn forget_others(&self, look: &Look, holder: Option<&SiteName>, left: &Left) {
         let Some(plan) = self.plans.get(&look.key) else { return };
         if let Some(finding) = &look.judged.unlawful {
             let report = StandbyReport::of(StandbyState::Unlawful, "Unlawful", finding.message.clone());
-            for standby in missing_standbys(look.object, plan.plan()) {
+            for standby in missing_standbys(&look.object, plan.plan()) {
                 let noted =
                     note_report(&self.client, &self.groups, &self.context.site, &standby, &look.key, &report).await;
                 if let Err(e) = noted {
-                    tracing::debug!("{e}");
+                    left.failed(&e);
                 }
             }
         }
@@ -303,7 +380,7 @@ impl Reconciler {
                 continue;
             }
             if let Err(e) = forget_report(&self.client, &look.object.name_any(), &site).await {
-                tracing::debug!("{e}");
+                left.failed(&e);
             }
         }
     }

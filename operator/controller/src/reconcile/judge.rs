@@ -31,14 +31,14 @@ pub struct Judged {
 }
 
 /// Judges all groups. `pods` are the pods that each group's selector matches now.
-pub fn judge(
-    groups: &[FailoverGroup],
+pub fn judge<'a>(
+    groups: impl Iterator<Item = &'a FailoverGroup> + Clone,
     charter: &Charter,
     protection: impl Fn(&GroupKey) -> Protection,
     pods: &BTreeMap<GroupKey, Vec<PodName>>,
 ) -> BTreeMap<GroupKey, Judged> {
     let mut judged = BTreeMap::new();
-    for group in groups {
+    for group in groups.clone() {
         let Ok(key) = group.key() else { continue };
         let plan = plan_of(group, &key, protection(&key));
         let verdict = match plan {
@@ -115,8 +115,11 @@ fn reason_of(error: &PlanError) -> &'static str {
 }
 
 /// Groups that select a pod which an older group selects already.
-fn claimed_twice(groups: &[FailoverGroup], pods: &BTreeMap<GroupKey, Vec<PodName>>) -> BTreeMap<GroupKey, Finding> {
-    let mut ordered: Vec<&FailoverGroup> = groups.iter().collect();
+fn claimed_twice<'a>(
+    groups: impl Iterator<Item = &'a FailoverGroup>,
+    pods: &BTreeMap<GroupKey, Vec<PodName>>,
+) -> BTreeMap<GroupKey, Finding> {
+    let mut ordered: Vec<&FailoverGroup> = groups.collect();
     ordered.sort_by_key(|g| (g.metadata.creation_timestamp.clone(), g.name_any()));
     let mut owners: BTreeMap<&PodName, GroupKey> = BTreeMap::new();
     let mut findings = BTreeMap::new();
@@ -160,7 +163,7 @@ mod tests {
 
     fn verdict(spec: serde_json::Value) -> Judged {
         let groups = [group("shop", "2026-01-01T00:00:00Z", spec)];
-        let mut judged = judge(&groups, &charter(), |_| Protection::Observed, &BTreeMap::new());
+        let mut judged = judge(groups.iter(), &charter(), |_| Protection::Observed, &BTreeMap::new());
         judged.pop_first().unwrap().1
     }
 
@@ -212,7 +215,7 @@ mod tests {
         let key = |name: &str| format!("ireland/{name}").parse::<GroupKey>().unwrap();
         let both = vec!["shop/web-1".to_owned()];
         let pods = BTreeMap::from([(key("a"), both.clone()), (key("b"), both)]);
-        let judged = judge(&groups, &charter(), |_| Protection::Observed, &pods);
+        let judged = judge(groups.iter(), &charter(), |_| Protection::Observed, &pods);
         assert!(judged[&key("b")].plan.is_ok());
         let finding = judged[&key("a")].plan.clone().unwrap_err();
         assert_eq!(finding.reason, "PodClaimedTwice");

@@ -14,6 +14,7 @@ pub mod charter;
 pub mod copies;
 mod holding;
 mod home;
+mod inputs;
 pub mod judge;
 pub mod news;
 pub mod pods;
@@ -22,7 +23,7 @@ pub mod starts;
 pub mod status;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use regent_api::{ControlLease, ControlLeaseStatus, FailoverGroup, object_name};
@@ -31,6 +32,7 @@ use regent_shell::clock;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::cache::Cache;
 use crate::context::Context;
 use crate::federation::client::Peers;
 use crate::hub::HubHandle;
@@ -40,6 +42,7 @@ use crate::mirror::Mirror;
 use crate::objects::Snapshot;
 use crate::plans::Plans;
 use crate::standby::Standby;
+use inputs::{Inputs, Looks, Made, versions};
 
 /// How often everything is looked at, whatever has changed.
 const LOOK: Duration = Duration::from_secs(2);
@@ -74,22 +77,37 @@ pub struct Reconciler {
     pub leases: watch::Receiver<Snapshot<ControlLease>>,
     /// Who leads.
     pub leadership: watch::Receiver<Leadership>,
-    /// What was told of groups that run here.
-    pub told: Mutex<BTreeMap<GroupKey, holding::Told>>,
+    /// What the namespaces of groups at home hold.
+    pub cache: Cache,
+    /// What was told and looked at; found anew after a restart.
+    pub memory: Memory,
+}
+
+/// What a replica has told of groups that run here, and the last look at each.
+#[derive(Debug, Default)]
+pub struct Memory {
+    told: Mutex<BTreeMap<GroupKey, holding::Told>>,
+    looks: Mutex<Looks>,
 }
 
 impl Reconciler {
-    fn told<T>(&self, group: &GroupKey, change: impl FnOnce(&mut holding::Told) -> T) -> T {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        change(told.entry(group.clone()).or_default())
+    fn told(&self) -> MutexGuard<'_, BTreeMap<GroupKey, holding::Told>> {
+        self.memory.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn looks(&self) -> MutexGuard<'_, Looks> {
+        self.memory.looks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reconciles while this replica leads, and tells of starts, until cancelled.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let starts = tokio::spawn(self.clone().tell_starts(stop.clone()));
         let (mut groups, mut plans) = (self.groups.clone(), self.plans.watch());
+        let (mut leases, mut cache) = (self.leases.clone(), self.cache.changes());
         let mut round = 0u32;
         loop {
+            // Both replicas mirror what is at home, so both watch it.
+            self.follow_home();
             if self.leadership.borrow().term_at(clock::now()).is_some() {
                 if round.is_multiple_of(CHARTER_EVERY)
                     && let Err(e) = charter::reconcile(&self.client, &self.context).await
@@ -99,16 +117,31 @@ impl Reconciler {
                 round = round.wrapping_add(1);
                 self.tend_home().await;
                 self.tend_copies().await;
+            } else {
+                self.looks().clear();
+                self.told().clear();
             }
             tokio::select! {
                 () = stop.cancelled() => break,
                 _ = groups.changed() => tokio::time::sleep(SETTLE).await,
                 _ = plans.changed() => tokio::time::sleep(SETTLE).await,
+                _ = leases.changed() => tokio::time::sleep(SETTLE).await,
+                _ = cache.changed() => tokio::time::sleep(SETTLE).await,
                 () = tokio::time::sleep(LOOK) => {}
             }
         }
         // It ends with the same token.
         let _ = starts.await;
+    }
+
+    /// Says which namespaces are watched, and forgets groups that are here no more.
+    fn follow_home(&self) {
+        let here = self.context.site.as_str();
+        let objects = self.groups.borrow().clone();
+        let ours = || objects.values().filter(|g| g.spec.home == here);
+        self.cache.follow(&ours().flat_map(|g| g.spec.namespaces.iter().cloned()).collect());
+        self.mirror.retain(&ours().filter_map(|g| g.key().ok()).collect());
+        self.looks().retain(&objects.values().filter_map(|g| g.key().ok()).collect());
     }
 
     /// What this site knows of a group's lease.
@@ -119,19 +152,34 @@ impl Reconciler {
     /// Keeps the read-only copies of other homes' groups.
     async fn tend_copies(&self) {
         let objects = self.groups.borrow().clone();
-        let here = &self.context.site;
-        for (group, plan) in self.plans.all().into_iter().filter(|(g, _)| &g.home != here) {
-            let held = self.standby.held(&group);
+        let (here, now) = (&self.context.site, clock::now());
+        for (group, plan) in self.plans.all().iter().filter(|(g, _)| &g.home != here) {
+            let (object, held) = (objects.get(&object_name(group)), self.standby.held(group));
+            let lease = self.leases.borrow().get(&object_name(group)).cloned();
+            let revision = held.as_ref().map(|h| h.digest.clone());
+            let inputs = Inputs {
+                versions: versions(object.map(Arc::as_ref), lease.as_deref()),
+                plan: Some(plan.clone()),
+                made_of: Made::Revision(revision.clone()),
+                role: None,
+                elsewhere: None,
+                registered: false,
+            };
+            if !self.looks().is_due(group, &inputs, now) {
+                continue;
+            }
             let bundle = held.as_ref().map(|h| &h.bundle.spec);
-            if let Err(e) = copies::keep(&self.client, &objects, plan.plan(), bundle).await {
+            let kept = copies::keep(&self.client, &objects, plan.plan(), bundle).await;
+            let lease = lease.as_ref().and_then(|l| l.status.as_ref());
+            let shown = match object {
+                Some(object) => copies::show(&self.client, object, plan, lease, revision).await,
+                None => Ok(()),
+            };
+            let calm = kept.is_ok() && shown.is_ok();
+            for e in kept.err().into_iter().chain(shown.err()) {
                 tracing::warn!("{e}");
             }
-            let Some(object) = objects.get(&object_name(&group)) else { continue };
-            let lease = self.lease(&group);
-            let revision = held.map(|h| h.digest);
-            if let Err(e) = copies::show(&self.client, object, &plan, lease.as_ref(), revision).await {
-                tracing::debug!("{e}");
-            }
+            self.looks().note(group.clone(), inputs, calm, clock::now());
         }
     }
 }

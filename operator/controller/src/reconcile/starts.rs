@@ -8,14 +8,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::Api;
-use kube::runtime::{WatchStreamExt, watcher};
 use regent_api::{FailoverGroup, FailoverGroupSpec};
 use regent_core::event::{Actor, Event, names};
 use regent_core::ids::{Epoch, GroupKey};
+use regent_kinds::object::labels;
 use regent_kinds::pods::{is_gone, is_ready};
 use regent_kinds::roll::wants;
 use regent_lease::contender::ContenderEvent;
@@ -23,8 +21,10 @@ use regent_shell::{clock, event};
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
-use super::Reconciler;
 use super::pods::name_of;
+use super::{Reconciler, pods};
+use crate::cache::Cache;
+use crate::mirror::capture::{PODS, WORKLOADS};
 
 /// A group that isn't ready by then won't be told of.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -120,58 +120,29 @@ impl Reconciler {
         }
     }
 
-    /// Watches one group's pods until all are ready.
+    /// Follows one group's pods until all are ready.
     async fn tell_start(&self, group: &GroupKey, epoch: Epoch, since: Timestamp) {
         let name = FailoverGroup::name_at(group, &self.context.site);
         let Some(object) = self.groups.borrow().get(&name).cloned() else { return };
-        let spec = object.spec;
-        let mut wanted = None;
-        let config = watcher::Config::default().labels(&spec.selector.to_label_selector());
-        let streams = spec.namespaces.iter().map(|namespace| {
-            let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-            watcher(api, config.clone()).default_backoff().boxed()
-        });
-        let mut events = futures::stream::select_all(streams);
-        let mut pods: BTreeMap<String, Pod> = BTreeMap::new();
+        let spec = &object.spec;
+        let cache = if group.home == self.context.site { &self.cache } else { &self.standby.cache };
+        let mut changes = cache.changes();
         let mut progress = Progress::default();
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) => {
-                    pods.insert(name_of(&pod), pod);
+        let mut seen = None;
+        loop {
+            let version = cache.version(&spec.namespaces, &[PODS]);
+            if version.is_some() && version != seen {
+                seen = version;
+                let pods = pods::alive(cache, spec).unwrap_or_default();
+                let pods = pods.into_iter().map(|pod| (name_of(&pod), pod)).collect();
+                for said in progress.look(&pods, wanted(cache, spec), since) {
+                    self.say(group, epoch, said);
                 }
-                Ok(watcher::Event::Delete(pod)) => drop(pods.remove(&name_of(&pod))),
-                Ok(_) => {}
-                Err(e) => tracing::debug!("watching pods of group {group}: {e}"),
             }
-            if wanted.is_none() {
-                wanted = self.wanted(&spec).await;
-            }
-            for said in progress.look(&pods, wanted, since) {
-                self.say(group, epoch, said);
-            }
-            if progress.all {
+            if progress.all || changes.changed().await.is_err() {
                 return;
             }
         }
-    }
-
-    /// How many pods the group's workloads want here; none while that can't be read.
-    async fn wanted(&self, spec: &FailoverGroupSpec) -> Option<usize> {
-        let mut wanted = 0usize;
-        let all = kube::api::ListParams::default();
-        for namespace in &spec.namespaces {
-            for kind in [("apps/v1", "Deployment"), ("apps/v1", "StatefulSet")] {
-                let found = crate::mirror::capture::list(&self.client, kind, namespace, &all).await;
-                for workload in found.ok()? {
-                    let labels = workload.pointer("/spec/template/metadata/labels").cloned().unwrap_or_default();
-                    let labels: BTreeMap<String, String> = serde_json::from_value(labels).unwrap_or_default();
-                    if spec.selector.matches(&labels) {
-                        wanted = wanted.saturating_add(usize::try_from(wants(&workload)).unwrap_or(usize::MAX));
-                    }
-                }
-            }
-        }
-        Some(wanted)
     }
 
     fn say(&self, group: &GroupKey, epoch: Epoch, said: Said) {
@@ -194,6 +165,21 @@ impl Reconciler {
             detail,
         });
     }
+}
+
+/// How many pods the group's workloads want here; none while that can't be read.
+fn wanted(cache: &Cache, spec: &FailoverGroupSpec) -> Option<usize> {
+    let mut wanted = 0usize;
+    for namespace in &spec.namespaces {
+        for kind in &WORKLOADS {
+            for workload in cache.read(namespace, kind).ok()? {
+                if spec.selector.matches(&labels(&workload, "/spec/template/metadata/labels")) {
+                    wanted = wanted.saturating_add(usize::try_from(wants(&workload)).unwrap_or(usize::MAX));
+                }
+            }
+        }
+    }
+    Some(wanted)
 }
 
 #[cfg(test)]

@@ -9,9 +9,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
-use kube::api::{
-    Api, DeleteParams, DynamicObject, ListParams, ObjectMeta, Patch, PatchParams, Preconditions, PropagationPolicy,
-};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use regent_api::{
     FIELD_MANAGER, GATED_LABEL, GROUP_LABEL, GatedPods, GatedPodsSpec, Selector, group_label, group_selector,
     object_name,
@@ -23,7 +21,8 @@ use regent_kinds::object::{object_of, text};
 use serde_json::Value;
 
 use super::survey::Surveyor;
-use crate::mirror::capture::{api_of, list};
+use crate::cache::Cache;
+use crate::mirror::capture::{GATED_PODS, api_of, list};
 use crate::objects::{ObjectError, bounded};
 
 /// Whether a write may still be made: whoever leads and holds the group can change at any time.
@@ -142,6 +141,19 @@ impl Keep {
     }
 }
 
+/// Whether a namespace says already which pods get a gate.
+fn is_gated(cache: &Cache, namespace: &str, wanted: &GatedPods) -> bool {
+    let found = cache.read(namespace, &GATED_PODS).unwrap_or_default();
+    let gated = found.into_iter().filter_map(|o| serde_json::from_value(Arc::unwrap_or_clone(o)).ok());
+    let is_same = |o: GatedPods| {
+        o.name_any() == wanted.name_any()
+            && o.spec == wanted.spec
+            && o.metadata.owner_references == wanted.metadata.owner_references
+            && wanted.labels().iter().all(|(k, v)| o.labels().get(k) == Some(v))
+    };
+    gated.into_iter().any(is_same)
+}
+
 /// Makes copies.
 #[derive(Clone)]
 pub struct Applier {
@@ -162,29 +174,50 @@ impl Applier {
         if (self.permit)() { Ok(()) } else { Err(ApplyError::Changed) }
     }
 
-    /// Says which pods of a namespace get a gate. `owner` has the object removed with it.
+    /// The object that says which pods of a namespace get a gate. `owner` has it removed with it.
+    pub fn gated_pods(&self, selector: &Selector, owner: Option<&OwnerReference>) -> GatedPods {
+        let spec = GatedPodsSpec { group: self.group.to_string(), selector: selector.clone() };
+        let mut gated = GatedPods::new(&object_name(&self.group), spec);
+        gated.metadata.labels = Some([(GROUP_LABEL.to_owned(), group_label(&self.group))].into());
+        gated.metadata.owner_references = owner.map(|o| vec![o.clone()]);
+        gated
+    }
+
+    /// Says which pods of namespaces get a gate.
     pub async fn gate_pods(
         &self,
         namespaces: &[String],
         selector: &Selector,
         owner: Option<&OwnerReference>,
     ) -> Result<(), ApplyError> {
-        let name = object_name(&self.group);
+        let (name, gated) = (object_name(&self.group), self.gated_pods(selector, owner));
         for namespace in namespaces {
             self.label_gated(namespace, Some("")).await?;
-            let spec = GatedPodsSpec { group: self.group.to_string(), selector: selector.clone() };
-            let mut gated = GatedPods::new(&name, spec);
-            gated.metadata = ObjectMeta {
-                labels: Some([(GROUP_LABEL.to_owned(), group_label(&self.group))].into()),
-                owner_references: owner.map(|o| vec![o.clone()]),
-                ..gated.metadata
-            };
             let api: Api<GatedPods> = Api::namespaced(self.client.clone(), namespace);
             let params = PatchParams::apply(FIELD_MANAGER).force();
             let object = format!("GatedPods {namespace}/{name}");
             self.permitted()?;
             let applied = bounded(&object, api.patch(&name, &params, &Patch::Apply(&gated))).await;
             applied.map_err(|e| ApplyError::of(e, &object, namespace, &self.group))?;
+        }
+        Ok(())
+    }
+
+    /// The same, and writes only what is not there: `cache` says what is.
+    pub async fn keep_gated(
+        &self,
+        cache: &Cache,
+        namespaces: &[String],
+        selector: &Selector,
+        owner: Option<&OwnerReference>,
+    ) -> Result<(), ApplyError> {
+        let wanted = self.gated_pods(selector, owner);
+        for namespace in namespaces {
+            if is_gated(cache, namespace, &wanted) {
+                self.label_gated(namespace, Some("")).await?;
+            } else {
+                self.gate_pods(std::slice::from_ref(namespace), selector, owner).await?;
+            }
         }
         Ok(())
     }

@@ -17,16 +17,17 @@ use regent_kinds::stamp::made_from;
 use regent_shell::clock;
 use serde_json::Value;
 
-use super::Standby;
 use super::apply::{ApplyError, Keep};
 use super::store::{Amended, Answer, Held, Revisions, SHORT, Source};
-use super::survey::Survey;
+use super::survey::{HELD, Survey, missing, watched};
+use super::{Applied, Basis, Standby};
 use crate::lease::{held_elsewhere, named};
+use crate::objects::ObjectError;
 
 /// Copies that somebody has changed are put right within this time.
 const REAPPLY: Duration = Duration::from_secs(60);
-/// How often it is looked whether what pods need is all there.
-const COUNT: Duration = Duration::from_secs(10);
+/// What was applied is seen by then.
+const SEEN: Duration = Duration::from_secs(2);
 /// How long what was said of copies stands while they can't be looked at.
 const STANDS: Duration = Duration::from_secs(10);
 /// A revision of which a set was put back is tried again after this time.
@@ -79,6 +80,10 @@ impl Standby {
             Err(report) => return report,
         };
         self.ask(group, &mut revisions).await;
+        let of = self.basis(group, &revisions).await;
+        if let Some(said) = self.stands(group, &of) {
+            return said;
+        }
         let word = self.remember(group, |m| m.word.clone());
         let mut report = match &revisions.next {
             None => {
@@ -96,7 +101,41 @@ impl Standby {
         if !word.is_empty() {
             report.notices.insert(0, word);
         }
+        self.remember(group, |m| {
+            // Only what is held whole, of copies that were seen to be as they were applied.
+            let settled = m.applied.as_ref().is_some_and(|a| of.as_ref().is_some_and(|of| a.version == of.version));
+            let calm = settled && report.state == StandbyState::Armed && report.reason.is_empty();
+            m.calm = of.filter(|_| calm).map(|of| (of, report.clone(), clock::now()));
+        });
         report
+    }
+
+    /// What a look is made of. None while the namespaces are listed for the first time.
+    async fn basis(&self, group: &GroupKey, revisions: &Revisions) -> Option<Basis> {
+        let namespaces = &revisions.next.as_ref()?.bundle.spec.namespaces;
+        let version = self.cache.version(namespaces, &HELD)?;
+        let digests = [&revisions.good, &revisions.next].map(|h| h.as_ref().map(|h| h.digest.clone()));
+        let word = self.remember(group, |m| m.word.clone());
+        Some(Basis { version, digests, tables: self.tables().await.ok()?, word })
+    }
+
+    /// What was said last, while it was made of the same: then nobody is asked anything.
+    fn stands(&self, group: &GroupKey, of: &Option<Basis>) -> Option<StandbyReport> {
+        let now = clock::now();
+        self.remember(group, |m| {
+            let (before, said, at) = m.calm.as_ref()?;
+            let is_same = of.as_ref() == Some(before) && !at.after(REAPPLY).passed_for_stopping(now);
+            is_same.then(|| said.clone())
+        })
+    }
+
+    /// What lives here, as it is watched.
+    pub(super) fn watched(&self, group: &GroupKey, namespaces: &[String]) -> Result<Survey, ApplyError> {
+        let listing = || ObjectError::Unusable {
+            object: format!("copies of group {group}"),
+            why: "they are listed for the first time since this replica's start".into(),
+        };
+        watched(&self.cache, group, namespaces).ok_or_else(|| listing().into())
     }
 
     /// A look that failed half way, for the API server is slow or away, says nothing new of
@@ -117,6 +156,12 @@ impl Standby {
     async fn ask(&self, group: &GroupKey, revisions: &mut Revisions) {
         let Some(source) = self.source(group) else { return };
         let have = revisions.next.as_ref().map(|h| h.digest.clone()).unwrap_or_default();
+        if self.remember(group, |m| {
+            let word = m.quiet.as_ref().and_then(|q| q.of(&have)).map(str::to_owned);
+            word.map(|word| m.word = word).is_some()
+        }) {
+            return;
+        }
         match self.store().fetch(group, source, &have).await {
             Ok(Answer::New(new)) => {
                 tracing::info!(%group, revision = new.digest, "a new bundle");
@@ -138,7 +183,7 @@ impl Standby {
     }
 
     /// Whom to ask. Another site than home counts as the holder by the votes that witnesses name.
-    fn source(&self, group: &GroupKey) -> Option<Source<'_>> {
+    pub(super) fn source(&self, group: &GroupKey) -> Option<Source<'_>> {
         let (charter, here) = (&self.context.charter, &self.context.site);
         let status = self.shell.group_status(group);
         let holder = status.as_ref().and_then(|s| held_elsewhere(s, charter, here)).filter(|s| s != &group.home);
@@ -157,7 +202,8 @@ impl Standby {
             Ok(prepared) => prepared,
             Err(refusal) => return self.refused(group, revisions, refusal).await,
         };
-        let mut survey = self.surveyor().survey(group, namespaces).await?;
+        let version = self.cache.version(namespaces, &HELD).unwrap_or_default();
+        let mut survey = self.watched(group, namespaces)?;
         let occupied = survey.occupied();
         if !occupied.is_empty() {
             let message = format!(
@@ -169,12 +215,14 @@ impl Standby {
         }
         let mut trouble = None;
         let wanted = self.wanted(group, revisions, &prepared, &survey);
-        if !self.is_current(group, &wanted) || self.lacks(group, &survey, &wanted).await? {
-            match self.write(group, namespaces, wanted).await {
+        if !self.is_current(group, &wanted, version) || self.lacks(group, &survey, &wanted) {
+            match self.write(group, namespaces, wanted, version).await {
                 Ok(()) => survey = self.surveyor().survey(group, namespaces).await?,
                 Err(e) if e.is_passing() => return Err(e),
                 Err(e) => trouble = Some(Trouble::Apply(e)),
             }
+        } else {
+            self.keep_gated(group, namespaces).await?;
         }
         let verdict = self.judged(group, revisions, &prepared, &mut survey).await;
         self.carry_out(group, revisions, &prepared, &survey, &verdict).await?;
@@ -198,7 +246,7 @@ impl Standby {
         let Ok(made) = Copies::of(&good.bundle, &tables) else {
             return Ok(told(StandbyReport::default(), trouble, revisions));
         };
-        let survey = self.surveyor().survey(group, &good.bundle.spec.namespaces).await?;
+        let survey = self.watched(group, &good.bundle.spec.namespaces)?;
         let held = made.held(&place(&good.bundle, group, &tables), Rollout::Flip);
         let target = Target { digest: &good.digest, copies: &held };
         let facts = Facts { good: Some(target), next: target, live: &survey.live, warnings: &BTreeMap::new() };
@@ -244,13 +292,12 @@ impl Standby {
         copies.collect()
     }
 
-    fn is_current(&self, group: &GroupKey, wanted: &[Value]) -> bool {
+    /// Whether copies are as they were applied, or were applied just now: what has changed since
+    /// may be pods alone, and may be what somebody did to a copy.
+    fn is_current(&self, group: &GroupKey, wanted: &[Value], version: u64) -> bool {
         let now = clock::now();
-        self.remember(group, |m| {
-            m.applied
-                .as_ref()
-                .is_some_and(|(applied, at)| applied == wanted && !at.after(REAPPLY).passed_for_stopping(now))
-        })
+        let is_fresh = |a: &Applied| a.version == version || !a.at.after(REAPPLY).passed_for_stopping(now);
+        self.remember(group, |m| m.applied.as_ref().is_some_and(|a| a.copies == wanted && is_fresh(a)))
     }
 
     /// Whether a set of the newest revision was put back lately.
@@ -261,31 +308,34 @@ impl Standby {
         failed.is_some_and(|(digest, at)| Some(digest.as_str()) == next && !at.after(AGAIN).passed_for_stopping(now))
     }
 
-    /// Whether a copy that was applied is gone: workloads are looked for each time, what their
-    /// pods need now and then.
-    async fn lacks(&self, group: &GroupKey, survey: &Survey, wanted: &[Value]) -> Result<bool, ApplyError> {
-        let gone = |c: &Value| is_workload(text(c, "/kind")) && !survey.live.contains_key(&object_of(c));
-        if wanted.iter().any(gone) {
-            return Ok(true);
-        }
+    /// Whether a copy that was applied is gone. What was applied a moment ago may not be seen yet.
+    fn lacks(&self, group: &GroupKey, survey: &Survey, wanted: &[Value]) -> bool {
         let now = clock::now();
-        let due = self.remember(group, |m| {
-            let due = m.counted.is_none_or(|at| at.after(COUNT).passed_for_stopping(now));
-            m.counted = if due { Some(now) } else { m.counted };
-            due
-        });
-        Ok(due && self.surveyor().missing(group, survey, wanted).await?.is_some())
+        let fresh =
+            self.remember(group, |m| m.applied.as_ref().is_some_and(|a| !a.at.after(SEEN).passed_for_stopping(now)));
+        !fresh && missing(&self.cache, group, survey, wanted).is_some()
     }
 
-    async fn write(&self, group: &GroupKey, namespaces: &[String], wanted: Vec<Value>) -> Result<(), ApplyError> {
-        let applier = self.applier(group, false);
+    async fn keep_gated(&self, group: &GroupKey, namespaces: &[String]) -> Result<(), ApplyError> {
         // Copies carry their gates by construction: the policy is for pods of theirs alone,
         // whatever home's selector matches in a partner's namespace.
         let own = [(GROUP_LABEL.to_owned(), group_label(group))].into();
         let selector = Selector { match_labels: own, ..Selector::default() };
-        applier.gate_pods(namespaces, &selector, None).await?;
+        self.applier(group, false).keep_gated(&self.cache, namespaces, &selector, None).await
+    }
+
+    /// `version` is the namespaces' before it: an apply that changes nothing leaves it so.
+    async fn write(
+        &self,
+        group: &GroupKey,
+        namespaces: &[String],
+        wanted: Vec<Value>,
+        version: u64,
+    ) -> Result<(), ApplyError> {
+        let applier = self.applier(group, false);
+        self.keep_gated(group, namespaces).await?;
         applier.apply(&wanted).await?;
-        self.remember(group, |m| m.applied = Some((wanted, clock::now())));
+        self.remember(group, |m| m.applied = Some(Applied { copies: wanted, version, at: clock::now() }));
         Ok(())
     }
 

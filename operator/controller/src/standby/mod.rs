@@ -17,6 +17,7 @@
 //! | neither | its copies are removed, and what stays is said |
 
 pub mod apply;
+mod ask;
 mod held;
 mod offer;
 mod running;
@@ -38,9 +39,10 @@ use regent_kinds::amend::{Amendment, Change};
 use regent_kinds::report::StandbyReport;
 use regent_shell::clock;
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::cache::Cache;
 use crate::context::Context;
 use crate::federation::client::Peers;
 use crate::leader::Leadership;
@@ -49,6 +51,7 @@ use crate::mirror::{note_report, to_wire};
 use crate::objects::{ObjectError, Snapshot, bounded};
 use crate::plans::Plans;
 use apply::{Applier, ApplyError, Keep, Permit};
+use ask::Quiet;
 use store::{Held, Revisions, Store};
 use survey::Surveyor;
 
@@ -57,6 +60,8 @@ const POLL: Duration = Duration::from_secs(3);
 /// The same, while pods are on their way.
 const POLL_BUSY: Duration = Duration::from_millis(700);
 const REPORT: Duration = Duration::from_secs(2);
+/// What has not changed is told other sites again this often.
+const TELL_AGAIN: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Default)]
 struct Memory {
@@ -64,12 +69,18 @@ struct Memory {
     revisions: Option<Revisions>,
     /// Why there is nothing newer.
     word: String,
-    /// The copies that were applied last, and when.
-    applied: Option<(Vec<Value>, Moment)>,
+    /// That nothing is newer than what is held, as it was said last.
+    quiet: Option<Quiet>,
+    /// Something is newer.
+    wake: Arc<Notify>,
+    /// The copies that were applied last.
+    applied: Option<Applied>,
+    /// What was said of copies that are all held, what it was made of, and when it was looked at.
+    calm: Option<(Basis, StandbyReport, Moment)>,
+    /// What everyone was told last, and when.
+    told: Option<(StandbyReport, Moment)>,
     /// The revision after which copies that nothing keeps were removed.
     pruned: Option<String>,
-    /// When the copies of what pods need were counted.
-    counted: Option<Moment>,
     /// What was said last of copies that are held, and when.
     said: Option<(StandbyReport, Moment)>,
     /// A revision of which a set was put back, and when.
@@ -82,6 +93,28 @@ struct Memory {
     offers: Option<(String, Amendment)>,
     /// What names that, as it was read last.
     offered: Option<(String, Moment)>,
+}
+
+/// What was applied.
+#[derive(Debug)]
+struct Applied {
+    copies: Vec<Value>,
+    /// The namespaces' version in the cache before that.
+    version: u64,
+    at: Moment,
+}
+
+/// What a look at held copies is made of: the same again is held the same.
+#[derive(Debug, PartialEq)]
+struct Basis {
+    /// The namespaces' version in the cache.
+    version: u64,
+    /// Of the good revision and of the next.
+    digests: [Option<String>; 2],
+    /// The site's table of names.
+    tables: SiteSpec,
+    /// Why there is nothing newer.
+    word: String,
 }
 
 /// What people changed here.
@@ -109,7 +142,11 @@ pub struct Standby {
     pub groups: watch::Receiver<Snapshot<FailoverGroup>>,
     /// Who leads.
     pub leadership: watch::Receiver<Leadership>,
+    /// What the namespaces of held copies hold.
+    pub cache: Cache,
     memory: Mutex<BTreeMap<GroupKey, Memory>>,
+    /// The site's table of names, as it was read last.
+    tables: tokio::sync::Mutex<Option<(SiteSpec, Moment)>>,
 }
 
 impl Standby {
@@ -122,32 +159,38 @@ impl Standby {
         shell: Arc<LeaseShell>,
         groups: watch::Receiver<Snapshot<FailoverGroup>>,
         leadership: watch::Receiver<Leadership>,
+        cache: Cache,
     ) -> Self {
-        Self { context, client, plans, peers, shell, groups, leadership, memory: Mutex::default() }
+        let (memory, tables) = (Mutex::default(), tokio::sync::Mutex::default());
+        Self { context, client, plans, peers, shell, groups, leadership, cache, memory, tables }
     }
 
     /// Keeps the copies of all groups current while this replica leads, until cancelled.
     /// Each group has a task of its own: one that hangs delays no other.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let asking = tokio::spawn(self.clone().ask_for_all(stop.clone()));
         let mut tasks: BTreeMap<GroupKey, CancellationToken> = BTreeMap::new();
         let mut changed = self.plans.watch();
         loop {
             let here = &self.context.site;
-            for group in self.plans.all().into_keys().filter(|g| &g.home != here) {
+            for group in self.plans.all().keys().filter(|g| &g.home != here) {
                 tasks.entry(group.clone()).or_insert_with(|| {
                     let token = stop.child_token();
-                    tokio::spawn(self.clone().tend(group, token.clone()));
+                    tokio::spawn(self.clone().tend(group.clone(), token.clone()));
                     token
                 });
             }
             tokio::select! {
-                () = stop.cancelled() => return,
-                changed = changed.changed() => if changed.is_err() { return },
+                () = stop.cancelled() => break,
+                changed = changed.changed() => if changed.is_err() { break },
             }
         }
+        // It ends with the same token.
+        let _ = asking.await;
     }
 
     async fn tend(self: Arc<Self>, group: GroupKey, stop: CancellationToken) {
+        let mut followed = None;
         loop {
             let mut wait = POLL;
             if self.leads() {
@@ -156,13 +199,20 @@ impl Standby {
                     if is_moving(&report) {
                         wait = POLL_BUSY;
                     }
-                    self.report(&group, &report).await;
+                    self.tell(&group, &report).await;
                 }
             } else {
                 self.forget(&group);
             }
+            let (wake, namespaces) =
+                self.remember(&group, |m| (m.wake.clone(), m.revisions.as_ref().map(Revisions::namespaces)));
+            if namespaces != followed {
+                self.follow();
+                followed = namespaces;
+            }
             tokio::select! {
                 () = stop.cancelled() => return,
+                () = wake.notified() => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -308,20 +358,46 @@ impl Standby {
         Ok(claims)
     }
 
-    /// The site's own table of names.
-    async fn tables(&self) -> Result<SiteSpec, ObjectError> {
-        let name = self.context.site.as_str();
-        let api: Api<Site> = Api::all(self.client.clone());
-        Ok(bounded(&format!("Site {name}"), api.get_opt(name)).await?.map(|s| s.spec).unwrap_or_default())
+    /// Says which namespaces are watched: those of all revisions that are kept here.
+    fn follow(&self) {
+        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = memory.values().filter_map(|m| m.revisions.as_ref());
+        self.cache.follow(&kept.flat_map(Revisions::namespaces).collect());
     }
 
-    /// Tells home and the other standbys, and this site's own object.
-    async fn report(&self, group: &GroupKey, report: &StandbyReport) {
+    /// The site's own table of names: one for all groups, read now and then.
+    async fn tables(&self) -> Result<SiteSpec, ObjectError> {
+        let mut held = self.tables.lock().await;
+        if let Some((tables, at)) = held.as_ref()
+            && !at.after(POLL).passed_for_stopping(clock::now())
+        {
+            return Ok(tables.clone());
+        }
+        let name = self.context.site.as_str();
+        let api: Api<Site> = Api::all(self.client.clone());
+        let read = bounded(&format!("Site {name}"), api.get_opt(name)).await?.map(|s| s.spec).unwrap_or_default();
+        *held = Some((read.clone(), clock::now()));
+        Ok(read)
+    }
+
+    /// Tells what is news to somebody: this site's own object at once, the other sites again
+    /// after a while too, for they may have been away.
+    async fn tell(&self, group: &GroupKey, report: &StandbyReport) {
         let here = &self.context.site;
         if let Err(e) = note_report(&self.client, &self.groups, here, here, group, report).await {
             tracing::debug!("{e}");
         }
-        let Some(plan) = self.plans.get(group) else { return };
+        let now = clock::now();
+        let is_old = |at: &Moment| at.after(TELL_AGAIN).passed_for_stopping(now);
+        let is_known = self.remember(group, |m| m.told.as_ref().is_some_and(|(t, at)| t == report && !is_old(at)));
+        if !is_known && self.report(group, report).await {
+            self.remember(group, |m| m.told = Some((report.clone(), now)));
+        }
+    }
+
+    /// Tells home and the other standbys; whether all have heard.
+    async fn report(&self, group: &GroupKey, report: &StandbyReport) -> bool {
+        let Some(plan) = self.plans.get(group) else { return false };
         // Who holds it tells everyone: also the site that it came from, which may be in the plan no more.
         let runs = matches!(report.state, StandbyState::Starting | StandbyState::Holding);
         let is_told = |s: &SiteName| runs || *s == group.home || plan.plan().standbys.contains(s);
@@ -329,11 +405,14 @@ impl Standby {
             let wire = to_wire(report, group);
             peer.call(REPORT, |mut client| async move { client.readiness(wire).await })
         });
+        let mut all = true;
         for answer in futures::future::join_all(calls).await {
             if let Err(e) = answer {
                 tracing::debug!("telling what is held ready: {e}");
+                all = false;
             }
         }
+        all
     }
 }
 

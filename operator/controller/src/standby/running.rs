@@ -50,10 +50,10 @@ impl Standby {
     async fn look_at_run(&self, group: &GroupKey, revisions: &Revisions) -> Result<StandbyReport, ApplyError> {
         let now = clock::now();
         let since = self.remember(group, |m| {
-            (m.applied, m.said) = (None, None);
+            (m.applied, m.said, m.calm) = (None, None, None);
             *m.runs_since.get_or_insert(now)
         });
-        let mut survey = self.surveyor().survey(group, &revisions.namespaces()).await?;
+        let mut survey = self.watched(group, &revisions.namespaces())?;
         let Some(runs) = runs(revisions, &survey) else {
             return Ok(roll::running("", &[], &survey.live));
         };

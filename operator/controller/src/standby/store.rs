@@ -120,6 +120,14 @@ pub enum Source<'a> {
     Holder(&'a Peer, Epoch),
 }
 
+impl<'a> Source<'a> {
+    /// Who that is.
+    pub fn peer(&self) -> &'a Peer {
+        let (Self::Home(peer) | Self::Holder(peer, _)) = self;
+        peer
+    }
+}
+
 /// What was answered.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
@@ -281,7 +289,7 @@ impl Store {
 
     /// Asks for a revision that differs from `have`. Verified, then kept, then returned.
     pub async fn fetch(&self, group: &GroupKey, source: Source<'_>, have: &str) -> Result<Answer, StoreError> {
-        let (Source::Home(peer) | Source::Holder(peer, _)) = source;
+        let peer = source.peer();
         let request = v1::BundleRequest { group: group.to_string(), have_digest: have.to_owned() };
         let mut stream = peer.call(FETCH, |mut client| async move { client.bundle(request).await }).await?;
         let broken = |error: String| StoreError::Broken { group: group.clone(), error };

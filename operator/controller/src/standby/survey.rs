@@ -1,22 +1,23 @@
 //! What of a group lives at this site now: read, and changed in nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::ResourceExt;
-use kube::api::{Api, DynamicObject, ListParams, PostParams};
-use regent_api::{GROUPS_ANNOTATION, group_selector};
+use kube::api::{Api, ListParams, PostParams};
+use regent_api::{GROUP_LABEL, GROUPS_ANNOTATION, group_label, group_selector};
 use regent_core::ids::GroupKey;
-use regent_kinds::kind::{KINDS, is_workload};
-use regent_kinds::object::{items, object_of, text};
+use regent_kinds::object::{items, labels, object_of, text};
 use regent_kinds::pods::{Live, Obstacle, Warnings, may_run, owned};
 use serde_json::{Value, json};
 
 use super::apply::ApplyError;
 use super::store::Revisions;
-use crate::mirror::capture::{api_of, list};
+use crate::cache::{Cache, Kind, Unread};
+use crate::mirror::capture::{GATED_PODS, list};
 use crate::objects::{ObjectError, bounded};
 
 /// Pods that are named when some may be running.
@@ -36,6 +37,62 @@ impl Survey {
         let pods = self.live.values().flat_map(|l| &l.pods).filter(|p| may_run(p));
         pods.map(|p| format!("{}/{}", p.namespace().unwrap_or_default(), p.name_any())).take(NAMED).collect()
     }
+}
+
+/// What is watched where copies are held: whole where it tells how they stand, and of what their
+/// pods need that it is there.
+pub static HELD: [Kind; 9] = [
+    Kind::whole("v1", "Pod"),
+    Kind::metadata("apps/v1", "ReplicaSet"),
+    Kind::whole("apps/v1", "Deployment").labelled(GROUP_LABEL),
+    Kind::whole("apps/v1", "StatefulSet").labelled(GROUP_LABEL),
+    Kind::metadata("v1", "Service").labelled(GROUP_LABEL),
+    Kind::metadata("v1", "ConfigMap").labelled(GROUP_LABEL),
+    Kind::metadata("v1", "Secret").labelled(GROUP_LABEL),
+    Kind::metadata("v1", "ServiceAccount").labelled(GROUP_LABEL),
+    GATED_PODS,
+];
+
+/// What of a group lives here, out of the cache: the same as [`Surveyor::survey`], a moment
+/// behind it. None while a namespace is listed for the first time.
+pub fn watched(cache: &Cache, group: &GroupKey, namespaces: &[String]) -> Option<Survey> {
+    let mut survey = Survey::default();
+    for namespace in namespaces {
+        let read = |range: Range<usize>| -> Result<Vec<Value>, Unread> {
+            let mut found = Vec::new();
+            for kind in &HELD[range] {
+                found.extend(cache.read(namespace, kind)?.iter().map(|o| Value::clone(o)));
+            }
+            Ok(found)
+        };
+        match (read(0..1), read(1..2), read(2..4)) {
+            (Ok(pods), Ok(replica_sets), Ok(mut workloads)) => {
+                workloads.retain(|w| is_copy(w, group));
+                let pods: Vec<Pod> = pods.into_iter().filter_map(|p| serde_json::from_value(p).ok()).collect();
+                survey.live.extend(owned(workloads, &replica_sets, &pods));
+            }
+            (Err(Unread::Listing), ..) | (_, Err(Unread::Listing), _) | (.., Err(Unread::Listing)) => return None,
+            // Missing or closed: nothing of the group is there.
+            _ => {}
+        }
+    }
+    Some(survey)
+}
+
+fn is_copy(object: &Value, group: &GroupKey) -> bool {
+    labels(object, "/metadata/labels").get(GROUP_LABEL) == Some(&group_label(group))
+}
+
+/// A copy that is not here, although it was applied: somebody has deleted it.
+pub fn missing<'a>(cache: &Cache, group: &GroupKey, survey: &Survey, copies: &'a [Value]) -> Option<&'a Value> {
+    let mut here: BTreeSet<String> = survey.live.keys().cloned().collect();
+    let namespaces: BTreeSet<&str> = copies.iter().map(|c| text(c, "/metadata/namespace")).collect();
+    for namespace in namespaces {
+        for found in HELD[4..8].iter().filter_map(|kind| cache.read(namespace, kind).ok()) {
+            here.extend(found.iter().filter(|o| is_copy(o, group)).map(|o| object_of(o)));
+        }
+    }
+    copies.iter().find(|c| !here.contains(&object_of(c)))
 }
 
 /// Reads what of a group lives here.
@@ -72,26 +129,6 @@ impl Surveyor {
         let workloads = deployments.into_iter().chain(sets).collect();
         survey.live.extend(owned(workloads, &replica_sets, &pods));
         Ok(())
-    }
-
-    /// A copy that is not here, although it was applied: somebody has deleted it.
-    pub async fn missing<'a>(
-        &self,
-        group: &GroupKey,
-        survey: &Survey,
-        copies: &'a [Value],
-    ) -> Result<Option<&'a Value>, ObjectError> {
-        let ours = ListParams::default().labels(&group_selector(group));
-        let mut here: BTreeSet<String> = survey.live.keys().cloned().collect();
-        let namespaces: BTreeSet<&str> = copies.iter().map(|c| text(c, "/metadata/namespace")).collect();
-        for namespace in namespaces {
-            for (version, kind) in KINDS.into_iter().filter(|(_, kind)| !is_workload(kind)) {
-                let api: Api<DynamicObject> = api_of(&self.client, version, kind, namespace);
-                let found = bounded(&format!("{kind}s in namespace {namespace}"), api.list_metadata(&ours)).await?;
-                here.extend(found.items.iter().map(|o| format!("{kind} {namespace}/{}", o.name_any())));
-            }
-        }
-        Ok(copies.iter().find(|c| !here.contains(&object_of(c))))
     }
 
     async fn pods(&self, namespace: &str) -> Result<Vec<Pod>, ObjectError> {

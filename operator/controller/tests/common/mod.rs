@@ -15,11 +15,16 @@ use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, Patch, PatchParams};
 use kube::config::{AuthInfo, Config};
+use regent_api::FailoverGroupSpec;
+use regent_controller::cache::Cache;
 use regent_controller::context::Context;
+use regent_controller::mirror::capture::{KINDS, capture};
 use regent_core::charter::{Charter, Interlock, SiteEntry};
-use regent_core::ids::SiteName;
+use regent_core::ids::{GroupKey, SiteName};
 use regent_core::sign::{Envelope, PublicKey};
+use regent_kinds::release::Release;
 use regent_shell::tls::{SiteIdentity, issue_site, make_ca};
+use tokio_util::sync::CancellationToken;
 
 const TOKEN: &str = "test-token";
 
@@ -202,6 +207,16 @@ impl Clusters {
         })
         .await;
     }
+}
+
+/// What a fresh cache finds of a group at its home.
+pub async fn release(client: &kube::Client, group: &GroupKey, spec: &FailoverGroupSpec) -> Release {
+    let stop = CancellationToken::new();
+    let _ends = stop.clone().drop_guard();
+    let cache = Cache::start(client.clone(), &KINDS, &stop);
+    cache.follow(&spec.namespaces.iter().cloned().collect());
+    until("every kind is listed or refused", || async { cache.version(&spec.namespaces, &KINDS) }).await;
+    capture(&cache, group, spec, &[]).unwrap().unwrap().0
 }
 
 /// Contexts of sites with keys of their own; every site in `witnesses` votes.

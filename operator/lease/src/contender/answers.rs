@@ -134,7 +134,7 @@ impl Contender {
                 let line = group.line(&self.charter, &site);
                 let yes = group.yes(now, fresh, line);
                 if line != Line::Beside {
-                    let rank = group.plan.rank(&site).unwrap_or_default();
+                    let rank = group.plan().rank(&site).unwrap_or_default();
                     group.note_yes(now, if yes.len() < q { yes.len() } else { 0 }, f, d, rank);
                 }
                 if yes.len() >= q && line != Line::Beside {
@@ -231,7 +231,7 @@ impl Contender {
 
 /// Which plan the witness holds: what it says of it, or that it refuses for lack of one.
 fn note_plan(group: &mut Group, now: Moment, witness: &SiteName, answer: &Answer, refusal: Option<Refusal>) {
-    let key = &group.plan.group;
+    let key = &group.plan().group;
     if let Some(version) = answer.holds.get(key) {
         if *version >= group.mark.version {
             if let Some(mark) = answer.plans.get(key) {

@@ -1,6 +1,7 @@
 //! One group at this site: its role, and what is known of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -12,8 +13,7 @@ use super::votes::{Top, Votes};
 use regent_core::charter::Charter;
 use regent_core::ids::{Epoch, SiteName};
 use regent_core::message::{Line, Refusal, Vote};
-use regent_core::plan::{Plan, Protection, Trigger, WhenNotReady};
-use regent_core::sign::Envelope;
+use regent_core::plan::{Plan, Protection, Trigger, VerifiedPlan, WhenNotReady};
 use regent_core::time::Moment;
 
 /// Why a site doesn't ask for a group.
@@ -147,8 +147,7 @@ pub(super) struct HeldPlan {
 /// What this site knows of one group.
 #[derive(Debug, Clone)]
 pub(super) struct Group {
-    pub plan: Plan,
-    pub envelope: Envelope,
+    pub plan: Arc<VerifiedPlan>,
     pub approved: bool,
     pub readiness: Readiness,
     pub role: Role,
@@ -173,13 +172,12 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub(super) fn new(plan: Plan, envelope: Envelope, approved: bool, readiness: Readiness) -> Self {
+    pub(super) fn new(plan: Arc<VerifiedPlan>, approved: bool, readiness: Readiness) -> Self {
         Self {
-            mark: PlanMark { version: plan.version, change: 0 },
+            mark: PlanMark { version: plan.plan().version, change: 0 },
             offered: 0,
             holds: BTreeMap::new(),
             plan,
-            envelope,
             approved,
             readiness,
             role: Role::Candidate { again: None },
@@ -192,6 +190,11 @@ impl Group {
             retired: None,
             certified: None,
         }
+    }
+
+    /// The plan that is known here.
+    pub(super) fn plan(&self) -> &Plan {
+        self.plan.plan()
     }
 
     /// The epoch that is asked for in requests, if any is.
@@ -300,8 +303,8 @@ impl Group {
 
     /// What forbids this site to ask at all, if something does.
     pub(super) fn idle(&self, site: &SiteName) -> Option<IdleReason> {
-        let home = site == &self.plan.group.home;
-        (!home && self.plan.protection == Protection::Observed).then_some(IdleReason::NotProtectedYet)
+        let home = site == &self.plan().group.home;
+        (!home && self.plan().protection == Protection::Observed).then_some(IdleReason::NotProtectedYet)
     }
 
     /// What keeps this site from taking the group over. It asks all the same, without
@@ -309,15 +312,15 @@ impl Group {
     pub(super) fn held_back(&self, charter: &Charter, site: &SiteName) -> Option<HeldBack> {
         if self.is_ours(charter, site) {
             None
-        } else if self.plan.rank(site).is_none() {
+        } else if self.plan().rank(site).is_none() {
             Some(HeldBack::NotInPlan)
-        } else if charter.site(site).is_none_or(|s| !self.plan.allows_country(&s.country)) {
+        } else if charter.site(site).is_none_or(|s| !self.plan().allows_country(&s.country)) {
             Some(HeldBack::UnlawfulCountry)
         } else if self.readiness == Readiness::None
-            || (self.readiness == Readiness::Some && self.plan.when_not_ready == WhenNotReady::Hold)
+            || (self.readiness == Readiness::Some && self.plan().when_not_ready == WhenNotReady::Hold)
         {
             Some(HeldBack::NotReady)
-        } else if self.plan.trigger == Trigger::Approval && !self.approved {
+        } else if self.plan().trigger == Trigger::Approval && !self.approved {
             Some(HeldBack::AwaitingApproval)
         } else {
             None
@@ -332,7 +335,7 @@ impl Group {
         voted
             || match self.votes.top(charter.faulty_witnesses as usize) {
                 Top::Vote(vote) => &vote.site == site && Some(vote.epoch) > self.retired,
-                Top::None => site == &self.plan.group.home,
+                Top::None => site == &self.plan().group.home,
                 Top::Capped(_) => false,
             }
     }
@@ -351,9 +354,9 @@ impl Group {
     /// How many others are served before this site at a lapse (L4.7). One that the plan leaves
     /// out can only be the incumbent, who comes first.
     pub(super) fn turn(&self, charter: &Charter, site: &SiteName) -> usize {
-        let rank = self.plan.rank(site).unwrap_or_default();
+        let rank = self.plan().rank(site).unwrap_or_default();
         // Behind every standby and home.
-        let behind = if self.line(charter, site) == Line::Degraded { self.plan.standbys.len() + 1 } else { 0 };
+        let behind = if self.line(charter, site) == Line::Degraded { self.plan().standbys.len() + 1 } else { 0 };
         rank + behind
     }
 

@@ -46,7 +46,7 @@ impl Contender {
         if epoch.site != self.number {
             return Err(ReleaseError::NotOurs(epoch));
         }
-        if group.plan.rank(&successor).is_none() {
+        if group.plan().rank(&successor).is_none() {
             return Err(ReleaseError::NotInPlan(successor));
         }
         if let Some(under_way) = group.release() {

@@ -90,7 +90,7 @@ impl Contender {
         }
         if over {
             leave_out(group, now, d, &yes, epoch);
-            let rank = group.plan.rank(&site).unwrap_or_default();
+            let rank = group.plan().rank(&site).unwrap_or_default();
             group.role = Role::Silent { until: now.after(pause(d, rank)) };
         } else if Some(epoch) <= group.retired {
             group.role = Role::Candidate { again: None };

@@ -1,6 +1,6 @@
 //! What people are shown of the groups at this site.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -91,37 +91,56 @@ impl Contender {
     pub fn status(&self, now: Moment) -> Vec<GroupStatus> {
         self.groups.iter().map(|(key, group)| group.status(now, key, &self.charter, &self.site)).collect()
     }
+
+    /// One group.
+    pub fn group_status(&self, now: Moment, key: &GroupKey) -> Option<GroupStatus> {
+        self.groups.get(key).map(|group| group.status(now, key, &self.charter, &self.site))
+    }
+
+    /// What this replica is to a group.
+    pub fn role(&self, now: Moment, key: &GroupKey) -> Option<RoleName> {
+        self.groups.get(key).map(|group| group.role.name(now))
+    }
+
+    /// The groups of which something may be running here.
+    pub fn running(&self, now: Moment) -> BTreeSet<GroupKey> {
+        let running = self.groups.iter().filter(|(_, group)| group.role.name(now).may_run());
+        running.map(|(key, _)| key.clone()).collect()
+    }
+}
+
+impl Role {
+    fn name(&self, now: Moment) -> RoleName {
+        match self {
+            Self::Idle(_) => RoleName::Idle,
+            Self::Candidate { .. } => RoleName::Candidate,
+            Self::Attempting { .. } => RoleName::Attempting,
+            Self::Silent { .. } => RoleName::Silent,
+            Self::Holder { held, .. } if held.until.passed_for_stopping(now) => RoleName::RanOut,
+            Self::Holder { .. } => RoleName::Holder,
+            Self::Releasing { .. } => RoleName::Releasing,
+        }
+    }
 }
 
 impl Group {
     fn status(&self, now: Moment, key: &GroupKey, charter: &Charter, site: &SiteName) -> GroupStatus {
-        let mut idle = None;
-        let mut left_ms = None;
-        let role = match &self.role {
-            Role::Idle(reason) => {
-                idle = Some(*reason);
-                RoleName::Idle
-            }
-            Role::Candidate { .. } => RoleName::Candidate,
-            Role::Attempting { .. } => RoleName::Attempting,
-            Role::Silent { .. } => RoleName::Silent,
-            Role::Holder { held, .. } => {
-                left_ms = Some(millis(held.until.left_for_stopping(now)));
-                if held.until.passed_for_stopping(now) { RoleName::RanOut } else { RoleName::Holder }
-            }
-            Role::Releasing { .. } => RoleName::Releasing,
+        let (idle, left_ms) = match &self.role {
+            Role::Idle(reason) => (Some(*reason), None),
+            Role::Holder { held, .. } => (None, Some(millis(held.until.left_for_stopping(now)))),
+            _ => (None, None),
         };
         let asks = matches!(self.role, Role::Candidate { .. } | Role::Attempting { .. } | Role::Silent { .. });
         GroupStatus {
             group: key.clone(),
-            role,
+            role: self.role.name(now),
             idle,
             held_back: if asks { self.held_back(charter, site) } else { None },
             epoch: self.asked().or(self.release().map(|r| r.epoch)),
             certified: self.certified,
             left_ms,
             release: self.release().map(|r| r.phase.stage()),
-            plan_version: self.plan.version,
+            plan_version: self.plan().version,
             witnesses: self.views.keys().map(|w| (w.clone(), self.word(now, w))).collect(),
         }
     }

@@ -2,12 +2,13 @@
 //! a newer plan drops, and a line that readiness orders.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::clock::MS;
 use super::world::{Happening, Kind, NODES, ReplicaId, SITES, Shape, World, name};
 use crate::contender::{GroupInput, Readiness};
 use regent_core::message::Vote;
-use regent_core::plan::{Plan, WhenNotReady};
+use regent_core::plan::{Plan, VerifiedPlan, WhenNotReady};
 use regent_core::sign::Envelope;
 
 /// How a schedule with a dropped holder ends.
@@ -230,7 +231,7 @@ impl World {
             let id = ReplicaId { site, replica };
             let inputs = self.inputs(id);
             self.contender(id, |c, now| {
-                assert!(c.set_plans(inputs).is_empty());
+                c.set_plans(inputs);
                 c.tick(now)
             });
         }
@@ -244,7 +245,8 @@ impl World {
         let plan: Plan = objects.plan.peek().unwrap();
         let named = plan.rank(&name(id.site)).is_some();
         if named || objects.holds || replica.contender.as_ref().is_some_and(runs) {
-            vec![GroupInput { plan: objects.plan.clone(), approved: false, readiness: objects.readiness }]
+            let plan = Arc::new(VerifiedPlan::open(&objects.plan, &self.charter).unwrap());
+            vec![GroupInput { plan, approved: false, readiness: objects.readiness }]
         } else {
             Vec::new()
         }

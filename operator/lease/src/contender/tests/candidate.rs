@@ -236,7 +236,7 @@ fn without_approval_or_readiness_a_standby_asks_out_of_line_and_takes_nothing_ov
         desk.answer_all(10_850, yes().voting("ie", "1.1"));
         assert_eq!(desk.newest().ask, Ask::Query { line: Line::Beside });
         assert_eq!(desk.role(10_850), RoleName::Candidate);
-        let plan = desk.federation.plan(1, Protection::Protected, trigger);
+        let plan = desk.federation.verified(&desk.federation.plan(1, Protection::Protected, trigger));
         desk.contender.set_plans(vec![GroupInput { plan, approved: true, readiness: Readiness::All }]);
         desk.contender.nudge(&group());
         desk.tick(10_860);

@@ -13,13 +13,14 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use regent_agent::config::Config;
-use regent_controller::hub::{self, Authenticate, HubHandle, NodeGroups, NonceSet};
+use regent_controller::hub::{self, Authenticate, HubHandle, NodeGroups};
 use regent_core::charter::{Charter, Pinned, SiteEntry};
 use regent_core::ids::{Epoch, GroupKey, NodeName, SiteName};
 use regent_core::instruction::Instruction;
 use regent_core::message::{Ask, Entry, Grant, NodeCertificate, Request, Round, Tag, entry_tree};
 use regent_core::plan::Protection;
 use regent_core::sign::{Digest, Envelope, PublicKey};
+use regent_lease::deliver::NonceSet;
 use regent_lease::guard::{Guard as GuardCore, GuardConfig, Journal};
 use regent_proto::v1;
 use regent_proto::v1::guard_server::{Guard, GuardServer};

@@ -11,8 +11,10 @@
 //! * [`witness`]: one vote (L2 to L9, L12, L14).
 //! * [`contender`]: a site's side of the lease: holder and candidate (L10 to L12).
 //! * [`guard`]: a node's side of the lease: fence and gate.
+//! * [`deliver`]: from a certificate to what each node is shown of it.
 
 pub mod contender;
+pub mod deliver;
 pub mod guard;
 #[cfg(test)]
 mod script;

@@ -16,7 +16,6 @@
 
 mod deliver;
 mod enroll;
-mod nonces;
 mod outbox;
 mod registry;
 mod report;
@@ -32,12 +31,12 @@ use std::time::Duration;
 use regent_core::ids::{GroupKey, NodeName};
 use regent_core::instruction::Instruction;
 use regent_core::message::{Entry, Round};
+use regent_lease::deliver::NonceSet;
 use regent_shell::tls::{SiteIdentity, TlsError};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use enroll::{AUDIENCE, Authenticate, EnrollError, token_review};
-pub use nonces::NonceSet;
 pub use report::{NodeReport, NodeView, PodReport, PodState};
 
 use registry::Registry;

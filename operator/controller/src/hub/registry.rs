@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use regent_core::ids::{GroupKey, NodeName};
 use regent_core::instruction::Instruction;
+use regent_lease::deliver::NonceSet;
 use regent_lease::guard::Nonce;
 use regent_proto::v1;
 use regent_shell::clock;
 use tokio::sync::{Notify, oneshot, watch};
 
-use super::nonces::NonceSet;
 use super::outbox::Outbox;
 use super::report::{NodeReport, NodeView};
 use super::{InstructError, NodeGroups};

@@ -39,13 +39,14 @@ use regent_lease::contender::{
     Contender, ContenderError, ContenderEvent, GroupInput, GroupStatus, Output, ReleaseError, ReleaseEvent, RoleName,
     RoundId,
 };
+use regent_lease::deliver::NonceSet;
 use regent_shell::{clock, event};
 use tokio::sync::{Notify, broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::federation::client::Peers;
-use crate::hub::{HubHandle, NonceSet};
+use crate::hub::HubHandle;
 use crate::random;
 use crate::witness::WitnessService;
 use outbox::{Lane, Outbox};

@@ -11,10 +11,9 @@ use super::world::{Happening, NODES, NodeId, ReplicaId, SITES, World, group, nam
 use crate::contender::{
     Certified, Contender, ContenderEvent, Outgoing, Output, Readiness, ReleaseEvent, RoleName, RoundId,
 };
+use crate::deliver::{Delivery, NonceSet};
 use crate::guard::{GuardError, Nonce};
 use regent_core::ids::Epoch;
-use regent_core::merkle::Tree;
-use regent_core::message::{NodeCertificate, entry_tree};
 use regent_core::plan::Plan;
 use regent_core::sign::{Digest, Envelope};
 use regent_core::time::Moment;
@@ -26,12 +25,12 @@ pub struct Replica {
     pub wakes: u64,
     /// The newest nonce of each node.
     pub nonces: BTreeMap<usize, Nonce>,
-    trees: BTreeMap<RoundId, Vec<(usize, Nonce)>>,
+    rounds: BTreeMap<RoundId, NonceSet>,
 }
 
 impl Replica {
     pub fn new(clock: Clock) -> Self {
-        Self { contender: None, clock, lives: 0, wakes: 0, nonces: BTreeMap::new(), trees: BTreeMap::new() }
+        Self { contender: None, clock, lives: 0, wakes: 0, nonces: BTreeMap::new(), rounds: BTreeMap::new() }
     }
 }
 
@@ -79,7 +78,7 @@ impl World {
         replica.lives += 1;
         replica.contender = Some(contender);
         replica.nonces.clear();
-        replica.trees.clear();
+        replica.rounds.clear();
         self.contender(id, |c, now| c.tick(now));
         if id.replica == 0
             && let Some((epoch, successor)) = self.objects[id.site].releasing
@@ -161,11 +160,12 @@ impl World {
     fn send(&mut self, id: ReplicaId, outgoing: &Outgoing) {
         let request = Digest(self.rng.bytes());
         let replica = &mut self.replicas[id.site][id.replica];
-        let nonces: Vec<(usize, Nonce)> = replica.nonces.iter().map(|(n, nonce)| (*n, *nonce)).collect();
-        let root = Tree::over(nonces.iter().map(|(_, n)| n)).root();
-        replica.trees.insert(outgoing.round, nonces);
-        while replica.trees.len() > 64 {
-            replica.trees.pop_first();
+        let named = |(node, nonce): (&usize, &Nonce)| (node_name(NodeId { site: id.site, node: *node }), *nonce);
+        let nonces = NonceSet::of(replica.nonces.iter().map(named));
+        let root = nonces.root();
+        replica.rounds.insert(outgoing.round, nonces);
+        while replica.rounds.len() > 64 {
+            replica.rounds.pop_first();
         }
         let Some(contender) = &mut replica.contender else { return };
         let submission = Rc::new(contender.seal(outgoing, request, root, &self.keys[id.site]));
@@ -188,31 +188,18 @@ impl World {
         if certified.entries.iter().all(|e| over(e.epoch)) {
             return;
         }
-        let nonces = self.replicas[id.site][id.replica].trees[&certified.round_id].clone();
-        let tree = Tree::over(nonces.iter().map(|(_, n)| n));
-        let entries = entry_tree(&certified.entries);
-        for (place, (node, nonce)) in nonces.iter().enumerate() {
+        let nonces = self.replicas[id.site][id.replica].rounds[&certified.round_id].clone();
+        let delivery = Delivery::new(&certified.round, &certified.entries, &certified.granted, &nonces);
+        let groups = BTreeSet::from([group()]);
+        for node in (0..NODES).map(|node| NodeId { site: id.site, node }) {
+            let Some(certificate) = delivery.to(&node_name(node), &groups).map(Rc::new) else { continue };
             let objects = &mut self.objects[id.site];
-            if objects.closed && !objects.listed.contains(node) {
+            if objects.closed && !objects.listed.contains(&node.node) {
                 continue;
             }
-            if objects.listed.insert(*node) {
-                let listed = NodeId { site: id.site, node: *node };
-                self.guard(listed, |g, now| Ok::<_, GuardError>(g.on_listed(now, &group())));
+            if objects.listed.insert(node.node) {
+                self.guard(node, |g, now| Ok::<_, GuardError>(g.on_listed(now, &group())));
             }
-            let certificate = Rc::new(NodeCertificate {
-                round: certified.round.clone(),
-                nonce: nonce.to_vec(),
-                nonce_path: tree.path(place).unwrap(),
-                entries: certified
-                    .entries
-                    .iter()
-                    .cloned()
-                    .enumerate()
-                    .map(|(i, e)| (e, entries.path(i).unwrap()))
-                    .collect(),
-            });
-            let node = NodeId { site: id.site, node: *node };
             let mut delays = self.net.delays(&mut self.rng, id.site, id.site);
             if self.rng.chance(self.replay_permille) {
                 delays.push(self.rng.below(4 * 6 * self.period()));

@@ -220,6 +220,7 @@ mod tests {
             left_ms: Some(2300),
             release: None,
             plan_version: 1,
+            believed: None,
             witnesses: BTreeMap::new(),
         };
         let standby = GroupStatus { role: RoleName::Candidate, left_ms: None, ..holder.clone() };

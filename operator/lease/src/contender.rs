@@ -19,6 +19,7 @@
 //! (L2).
 
 mod answers;
+mod believed;
 mod group;
 mod output;
 mod release;
@@ -30,6 +31,7 @@ mod status;
 mod tests;
 mod votes;
 
+pub use believed::Believed;
 pub use group::{HeldBack, IdleReason, Readiness};
 pub use output::{Certified, ContenderEvent, Outgoing, Output, RoundId};
 pub use release::{Release, ReleaseError, ReleaseEvent, ReleasePhase, ReleaseStage, ReleaseStep};

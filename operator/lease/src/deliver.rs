@@ -121,7 +121,7 @@ mod tests {
 
         let groups = |names: &[&str]| names.iter().map(|n| entry(n).group).collect::<BTreeSet<_>>();
         let shown = delivery.to(&node("n2"), &groups(&["mail", "shop"])).unwrap();
-        let verified = shown.round.verify(&federation.charter).unwrap();
+        let verified = shown.round.verify(&federation.charter.clone().into()).unwrap();
         assert_eq!(shown.nonce, [2; 32]);
         assert!(verified.nonce_is_covered(&shown.nonce, &shown.nonce_path));
         let [(shop, path)] = shown.entries.as_slice() else { panic!("mail was not granted: {:?}", shown.entries) };

@@ -10,13 +10,12 @@ use regent_api::{ControlLease, FailoverGroup, Takeover};
 use regent_core::ids::{Epoch, GroupKey, SiteName};
 use regent_core::plan::VerifiedPlan;
 use regent_core::time::Moment;
-use regent_lease::contender::{GroupInput, Readiness};
+use regent_lease::contender::{GroupInput, GroupStatus, Readiness};
 use regent_shell::clock;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::LeaseShell;
-use super::publish::named;
 use crate::objects::Snapshot;
 use crate::plans::Plans;
 
@@ -49,8 +48,8 @@ impl LeaseShell {
         let number = self.context.charter.site(caller).map(|s| s.number);
         // Only who holds a group can hand it over: any other site's word would stand in for
         // the approval that the group's owner asks for.
-        let faulty = self.context.charter.faulty_witnesses as usize;
-        let holder = self.group_status(group).and_then(|status| named(&status, faulty));
+        let status = self.group_status(group);
+        let holder = status.as_ref().and_then(GroupStatus::holder);
         if number != Some(epoch.site) || holder.is_none_or(|vote| &vote.site != caller) {
             return false;
         }

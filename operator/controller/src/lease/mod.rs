@@ -24,7 +24,6 @@ mod takeover;
 pub use inputs::follow_inputs;
 pub use nodes::{NodeLists, NodesError};
 pub use publish::publish;
-pub(crate) use publish::{held_elsewhere, named};
 pub use takeover::{Takeovers, drive_takeovers};
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,9 +1,5 @@
-//! The list of nodes that may have had a certificate for a group (L12).
-//!
-//! A node is put on the list, in the group's `ControlLease`, before the hub sends it a
-//! certificate for the group; so whoever stops every listed node stops the group. When
-//! the list opens again after a release, a node that wasn't on it first journals the
-//! epoch that ended: the other replica may still have a certificate of it.
+//! Keeps the lists of nodes in the groups' `ControlLease`s by compare-and-swap, and tells
+//! guards what follows from them (L12).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +9,7 @@ use regent_api::lease::ListedNode;
 use regent_api::{ControlLease, ControlLeaseStatus};
 use regent_core::ids::{Epoch, GroupKey, NodeName};
 use regent_core::instruction::Instruction;
-use regent_core::plan::Protection;
+use regent_lease::nodes::{Admission, NodeList, introduction};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -63,33 +59,28 @@ pub struct NodeLists {
     closed: Mutex<BTreeMap<GroupKey, BTreeSet<NodeName>>>,
 }
 
-/// The newest epoch that was released here.
-fn ended(status: &ControlLeaseStatus) -> Option<Epoch> {
-    status.retired.as_ref()?.parse().ok()
+/// The list that an object keeps.
+fn read(status: &ControlLeaseStatus) -> NodeList {
+    NodeList {
+        nodes: status.nodes.iter().map(|n| (NodeName(n.name.clone()), n.protects)).collect(),
+        closed: status.nodes_closed,
+        ended: status.retired.as_ref().and_then(|e| e.parse().ok()),
+    }
 }
 
-/// Notes the end of an epoch, unless a later one's is noted, and opens the list again.
-fn end(status: &mut ControlLeaseStatus, epoch: Epoch) {
-    status.retired = ended(status).max(Some(epoch)).map(|e| e.to_string());
-    status.nodes_closed = false;
-}
-
-/// Puts a node on a list that is open, if it was told the newest epoch that ended here.
-/// What it must be told first, if it wasn't.
-fn list_node(status: &mut ControlLeaseStatus, node: &NodeName, told: Option<Epoch>) -> Result<bool, Option<Epoch>> {
-    if status.nodes.iter().any(|n| n.name == node.0) {
-        return Ok(false);
+/// Changes the list that an object keeps. Whether anything of it is new.
+fn change<T>(status: &mut ControlLeaseStatus, change: impl FnOnce(&mut NodeList) -> T) -> (T, bool) {
+    let before = read(status);
+    let mut list = before.clone();
+    let value = change(&mut list);
+    let is_new = list != before;
+    if is_new {
+        let listed = |(node, protects): (&NodeName, &bool)| ListedNode { name: node.0.clone(), protects: *protects };
+        status.nodes = list.nodes.iter().map(listed).collect();
+        status.nodes_closed = list.closed;
+        status.retired = list.ended.map(|e| e.to_string());
     }
-    if status.nodes_closed {
-        return Err(None);
-    }
-    match ended(status).filter(|e| Some(*e) > told) {
-        Some(epoch) => Err(Some(epoch)),
-        None => {
-            status.nodes.push(ListedNode { name: node.0.clone(), protects: false });
-            Ok(true)
-        }
-    }
+    (value, is_new)
 }
 
 impl NodeLists {
@@ -111,11 +102,11 @@ impl NodeLists {
         }
     }
 
-    /// A group's list, and whether it is closed, as last seen.
-    pub fn listed(&self, group: &GroupKey) -> (Vec<ListedNode>, bool) {
+    /// A group's list, as last seen.
+    pub fn listed(&self, group: &GroupKey) -> NodeList {
         let objects = self.objects.borrow();
         let status = objects.get(&regent_api::object_name(group)).and_then(|o| o.status.as_ref());
-        status.map(|s| (s.nodes.clone(), s.nodes_closed)).unwrap_or_default()
+        status.map(read).unwrap_or_default()
     }
 
     /// Who held the group, as this site's object said last.
@@ -134,8 +125,8 @@ impl NodeLists {
 
     /// Closes a group's list. Returns who is on it.
     pub async fn close(&self, group: &GroupKey) -> Result<BTreeSet<NodeName>, ObjectError> {
-        let status = self.leases.update(group, |s| !std::mem::replace(&mut s.nodes_closed, true)).await?;
-        let nodes: BTreeSet<NodeName> = status.nodes.into_iter().map(|n| NodeName(n.name)).collect();
+        let list = self.change(group, |list| list.closed = true).await?;
+        let nodes: BTreeSet<NodeName> = list.nodes.into_keys().collect();
         self.closed.lock().unwrap_or_else(PoisonError::into_inner).insert(group.clone(), nodes.clone());
         Ok(nodes)
     }
@@ -148,37 +139,26 @@ impl NodeLists {
     /// Opens it again after a release. Its end is noted in the same write, so that whoever
     /// lists a node from then on knows of it.
     pub(super) async fn open_released(&self, group: &GroupKey, epoch: Epoch) -> Result<(), ObjectError> {
-        let change = |s: &mut ControlLeaseStatus| {
-            end(s, epoch);
-            true
-        };
-        self.leases.update(group, change).await.map(drop)
+        self.change(group, |list| list.end(epoch)).await.map(drop)
     }
 
     /// Opens it again.
     pub async fn open(&self, group: &GroupKey) -> Result<(), ObjectError> {
-        self.leases.update(group, |s| std::mem::replace(&mut s.nodes_closed, false)).await.map(drop)
+        self.change(group, |list| list.closed = false).await.map(drop)
     }
 
     /// Takes a node off the list: it is gone for good, as a person says.
     pub async fn strike(&self, group: &GroupKey, node: &NodeName) -> Result<(), ObjectError> {
-        let strike = |s: &mut ControlLeaseStatus| {
-            let before = s.nodes.len();
-            s.nodes.retain(|n| n.name != node.0);
-            s.nodes.len() != before
+        let strike = |list: &mut NodeList| {
+            list.nodes.remove(node);
         };
-        self.leases.update(group, strike).await.map(drop)
+        self.change(group, strike).await.map(drop)
     }
 
-    /// Notes something about a listed node.
-    async fn note(&self, group: &GroupKey, node: &NodeName, note: impl Fn(&mut ListedNode)) -> Result<(), ObjectError> {
-        let change = |s: &mut ControlLeaseStatus| {
-            let Some(listed) = s.nodes.iter_mut().find(|n| n.name == node.0) else { return false };
-            let before = listed.clone();
-            note(listed);
-            *listed != before
-        };
-        self.leases.update(group, change).await.map(drop)
+    /// Changes a list by compare-and-swap.
+    async fn change(&self, group: &GroupKey, what: impl Fn(&mut NodeList)) -> Result<NodeList, ObjectError> {
+        let status = self.leases.update(group, |s| change(s, &what).1).await?;
+        Ok(read(&status))
     }
 
     /// Has the guard of every node that was listed when this replica closed the list journal
@@ -188,7 +168,9 @@ impl NodeLists {
         let each = self.at_closing(group).into_iter().map(|node| async move {
             let told = self.tell(&node, group, Instruction::Protect).await;
             let noted = match told {
-                Ok(()) => self.note(group, &node, |n| n.protects = true).await.map_err(NodesError::from),
+                Ok(()) => {
+                    self.change(group, |list| list.note_protects(&node)).await.map(drop).map_err(NodesError::from)
+                }
                 Err(e) => Err(e),
             };
             noted.err().map(|e| (node, e))
@@ -253,10 +235,8 @@ impl NodeLists {
         let Some(plan) = self.plans.get(&group) else { return };
         let key = (node.clone(), group.clone());
         let knows = (journal.to_owned(), plan.plan().version);
-        let (nodes, closed) = self.listed(&group);
-        let is_listed = nodes.iter().any(|n| n.name == node.0);
         let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).get(&key) == Some(&knows);
-        if (is_listed && told) || (!is_listed && closed) {
+        if !self.listed(&group).misses(&node, told) {
             return;
         }
         if !self.under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone()) {
@@ -276,29 +256,29 @@ impl NodeLists {
     async fn bring_in(&self, node: &NodeName, group: &GroupKey) -> Result<(), NodesError> {
         let mut told = None;
         loop {
-            let mut listed = Ok(false);
-            let list = |s: &mut ControlLeaseStatus| {
-                listed = list_node(s, node, told);
-                listed == Ok(true)
+            let mut admission = Admission::Closed;
+            let admit = |s: &mut ControlLeaseStatus| {
+                let (admitted, is_new) = change(s, |list| list.admit(node, told));
+                admission = admitted;
+                is_new
             };
             // Judged by what is written, not by what was watched: an end may just have been noted.
-            self.leases.update(group, list).await?;
-            match listed {
-                Ok(_) => break,
-                Err(None) => return Err(NodesError::Closed(group.clone())),
-                Err(Some(epoch)) => {
+            self.leases.update(group, admit).await?;
+            match admission {
+                Admission::Listed => break,
+                Admission::Closed => return Err(NodesError::Closed(group.clone())),
+                Admission::TellFirst(epoch) => {
                     self.tell(node, group, Instruction::Retire(epoch)).await?;
                     told = Some(epoch);
                 }
             }
         }
-        self.tell(node, group, Instruction::Listed).await?;
         let Some(plan) = self.plans.get(group) else { return Ok(()) };
-        let limit = Duration::from_millis(plan.plan().thaw_limit_ms);
-        self.tell(node, group, Instruction::Configure(limit)).await?;
-        if plan.plan().protection == Protection::Protected {
-            self.tell(node, group, Instruction::Protect).await?;
-            self.note(group, node, |n| n.protects = true).await?;
+        for instruction in introduction(plan.plan()) {
+            self.tell(node, group, instruction).await?;
+            if instruction == Instruction::Protect {
+                self.change(group, |list| list.note_protects(node)).await?;
+            }
         }
         Ok(())
     }
@@ -308,37 +288,18 @@ impl NodeLists {
 mod tests {
     use super::*;
 
-    fn epoch(text: &str) -> Epoch {
-        text.parse().unwrap()
-    }
-
     #[test]
-    fn l12_a_node_is_listed_only_after_it_was_told_the_newest_epoch_that_ended() {
-        let node = NodeName("new".into());
-        // Nobody was listed when it ended: the next node must know all the same.
-        let mut status = ControlLeaseStatus { nodes_closed: true, ..ControlLeaseStatus::default() };
-        end(&mut status, epoch("3.1"));
-        assert_eq!(list_node(&mut status, &node, None), Err(Some(epoch("3.1"))));
-        assert_eq!(list_node(&mut status, &node, Some(epoch("1.1"))), Err(Some(epoch("3.1"))));
-        assert!(status.nodes.is_empty());
-        assert_eq!(list_node(&mut status, &node, Some(epoch("3.1"))), Ok(true));
-        assert_eq!(list_node(&mut status, &node, None), Ok(false));
-    }
-
-    #[test]
-    fn l12_a_closed_list_takes_nobody_and_a_new_group_s_takes_everybody() {
-        let node = NodeName("new".into());
-        let mut closed = ControlLeaseStatus { nodes_closed: true, ..ControlLeaseStatus::default() };
-        assert_eq!(list_node(&mut closed, &node, None), Err(None));
-        assert_eq!(list_node(&mut ControlLeaseStatus::default(), &node, None), Ok(true));
-    }
-
-    #[test]
-    fn a_late_note_of_an_earlier_end_takes_back_no_later_one() {
-        let mut status = ControlLeaseStatus::default();
-        for (ended, newest) in [("3.1", "3.1"), ("2.1", "3.1"), ("4.1", "4.1")] {
-            end(&mut status, epoch(ended));
-            assert_eq!(status.retired.as_deref(), Some(newest));
-        }
+    fn a_list_is_written_as_it_is_read_and_what_changes_nothing_is_not_written() {
+        let mut status = ControlLeaseStatus { plan_version: Some(3), ..ControlLeaseStatus::default() };
+        let node = NodeName("n1".into());
+        assert_eq!(change(&mut status, |list| list.admit(&node, None)), (Admission::Listed, true));
+        assert_eq!(change(&mut status, |list| list.admit(&node, None)), (Admission::Listed, false));
+        assert!(change(&mut status, |list| list.note_protects(&node)).1);
+        assert!(change(&mut status, |list| list.closed = true).1);
+        assert!(change(&mut status, |list| list.end("2.1".parse().unwrap())).1);
+        let listed = vec![ListedNode { name: "n1".into(), protects: true }];
+        let retired = Some("2.1".to_owned());
+        assert_eq!(status, ControlLeaseStatus { nodes: listed, retired, plan_version: Some(3), ..Default::default() });
+        assert_eq!(read(&status).ended, Some("2.1".parse().unwrap()));
     }
 }

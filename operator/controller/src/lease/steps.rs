@@ -1,91 +1,101 @@
-//! How far a takeover is, and what is written of it: functions of what is known.
+//! What is read from a `Takeover` object, and what is written into it.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use regent_api::condition::{self, Truth};
 use regent_api::group::{StandbyState, StandbyStatus};
-use regent_api::takeover::{COMPLETE, Phase, Step};
+use regent_api::takeover::{COMPLETE, Phase, Step, TakeoverType};
 use regent_api::{Takeover, TakeoverStatus};
-use regent_core::ids::{Epoch, SiteName};
-use regent_core::message::Vote;
-use regent_lease::contender::ReleaseStage;
+use regent_core::ids::Epoch;
+use regent_lease::takeover::{self, Kind, Record, Runs, Word};
 use regent_shell::clock;
 
-/// What comes next for a takeover.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    /// Nothing.
-    Stay,
-    /// What it waits for.
-    Waits(String),
-    /// This phase, with the new holder's epoch where it is known.
-    Reached(Phase, Option<String>),
-    /// It can't go on.
-    Failed { reason: &'static str, message: String },
-}
-
 /// The wall clock: takeovers are read by people.
-pub(super) fn now() -> Timestamp {
+fn now() -> Timestamp {
     Timestamp::from_nanosecond(i128::from(clock::realtime_ns())).unwrap_or_default()
 }
 
-/// What comes next for an approval.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Approval {
-    Wait,
-    /// It is about the end of this epoch, and of no later one.
-    About(Epoch),
-    /// This site has acquired the group.
-    Took(Epoch),
-    Outdated(String),
+/// A takeover as its object records it; none if it names no site.
+pub(super) fn read(takeover: &Takeover) -> Option<Record> {
+    let (spec, status) = (&takeover.spec, takeover.status.as_ref());
+    let epoch = |text: Option<&String>| text.and_then(|e| e.parse::<Epoch>().ok());
+    Some(Record {
+        kind: match spec.kind {
+            TakeoverType::Planned => Kind::Planned,
+            TakeoverType::Approval => Kind::Approval,
+            TakeoverType::Lapse => Kind::Lapse,
+        },
+        to: spec.to.parse().ok()?,
+        approved: spec.approve,
+        phase: pure(status.map(|s| s.phase).unwrap_or_default()),
+        ends: epoch(status.and_then(|s| s.old_epoch.as_ref())),
+        epoch: epoch(status.and_then(|s| s.epoch.as_ref())),
+    })
 }
 
-/// An approval lets a standby end one epoch: the one that was in force when it was made.
-/// Left lying around, it must not let the group move at some later lapse.
-pub(super) fn approval(
-    takeover: &Takeover,
-    site: &SiteName,
-    certified: Option<Epoch>,
-    known: Option<&Vote>,
-) -> Approval {
-    let Some(ends) = takeover.status.as_ref().and_then(|s| s.old_epoch.as_ref()?.parse().ok()) else {
-        return known.map_or(Approval::Wait, |vote| Approval::About(vote.epoch));
-    };
-    match (certified.filter(|epoch| *epoch > ends && takeover.spec.approve), known) {
-        (Some(epoch), _) => Approval::Took(epoch),
-        (None, Some(vote)) if vote.epoch > ends && &vote.site != site => Approval::Outdated(format!(
-            "it was about epoch {ends}, and site {} holds the group under epoch {} by now; make another Takeover",
-            vote.site, vote.epoch
-        )),
-        _ => Approval::Wait,
+/// What a site said last of how a group runs, or would run, there.
+pub(super) fn word(said: &StandbyStatus) -> Word {
+    Word {
+        epoch: said.epoch.as_ref().and_then(|e| e.parse().ok()),
+        runs: match said.state {
+            StandbyState::Holding => Runs::All,
+            StandbyState::Starting if said.armed_pods > 0 => Runs::Part,
+            _ => Runs::Nothing,
+        },
+        nothing_ready: match said.state {
+            StandbyState::NameTaken | StandbyState::Blocked | StandbyState::Waiting => {
+                Some(format!("{:?}", said.state))
+            }
+            _ => None,
+        },
+        message: said.message.clone().unwrap_or_default(),
     }
 }
 
-/// The phase that a takeover has reached by where the core's release is.
-pub(super) fn reached(release: ReleaseStage) -> Phase {
-    match release {
-        ReleaseStage::ClosingList => Phase::Pending,
-        ReleaseStage::Retiring => Phase::Closed,
-        ReleaseStage::Stopping => Phase::Retired,
-        ReleaseStage::Releasing => Phase::Stopped,
-        ReleaseStage::Released => Phase::Released,
+fn pure(phase: Phase) -> takeover::Phase {
+    use takeover::Phase as P;
+    match phase {
+        Phase::Pending => P::Pending,
+        Phase::AwaitingApproval => P::AwaitingApproval,
+        Phase::Closed => P::Closed,
+        Phase::Retired => P::Retired,
+        Phase::Stopped => P::Stopped,
+        Phase::Released => P::Released,
+        Phase::Certified => P::Certified,
+        Phase::Started => P::Started,
+        Phase::Complete => P::Complete,
+        Phase::Failed => P::Failed,
     }
 }
 
-/// What the new holder's own word on its pods makes of a takeover that has its certificate. A
-/// word about an older epoch says nothing.
-pub(super) fn started(phase: Phase, epoch: Option<Epoch>, said: Option<&StandbyStatus>) -> Next {
-    let of_epoch = |s: &&StandbyStatus| s.epoch.as_ref().and_then(|e| e.parse::<Epoch>().ok()) >= epoch;
-    let Some(said) = said.filter(of_epoch) else {
-        return Next::Waits("the new holder has not said yet how it runs".into());
-    };
-    let message = said.message.clone().unwrap_or_default();
-    match said.state {
-        StandbyState::Holding => Next::Reached(Phase::Complete, None),
-        StandbyState::Starting if said.armed_pods > 0 && phase == Phase::Certified => {
-            Next::Reached(Phase::Started, None)
-        }
-        _ => Next::Waits(message),
+fn written(phase: takeover::Phase) -> Phase {
+    use takeover::Phase as P;
+    match phase {
+        P::Pending => Phase::Pending,
+        P::AwaitingApproval => Phase::AwaitingApproval,
+        P::Closed => Phase::Closed,
+        P::Retired => Phase::Retired,
+        P::Stopped => Phase::Stopped,
+        P::Released => Phase::Released,
+        P::Certified => Phase::Certified,
+        P::Started => Phase::Started,
+        P::Complete => Phase::Complete,
+        P::Failed => Phase::Failed,
+    }
+}
+
+/// Notes which epoch is to end, before its release begins.
+pub(super) fn begin(status: &mut TakeoverStatus, ends: Epoch, site: &str) {
+    status.from = Some(site.to_owned());
+    status.old_epoch = Some(ends.to_string());
+    status.timeline.push(Step { event: "Begun".into(), at: Time(now()), site: Some(site.to_owned()), detail: None });
+}
+
+/// Notes which epoch an approval is about.
+pub(super) fn about(status: &mut TakeoverStatus, ends: Epoch, approved: bool) {
+    status.old_epoch = Some(ends.to_string());
+    if !approved {
+        status.phase = Phase::AwaitingApproval;
     }
 }
 
@@ -95,13 +105,14 @@ pub(super) fn wait(status: &mut TakeoverStatus, message: &str) {
     condition::set(&mut status.conditions, COMPLETE, Truth::False, &reason, message, None, now());
 }
 
-pub(super) fn step(status: &mut TakeoverStatus, phase: Phase, site: &str, detail: Option<&str>) {
-    status.phase = phase;
-    let (event, site, detail) = (format!("{phase:?}"), Some(site.to_owned()), detail.map(str::to_owned));
-    status.timeline.push(Step { event, at: Time(now()), site, detail });
-    let done = phase == Phase::Complete;
+pub(super) fn reach(status: &mut TakeoverStatus, phase: takeover::Phase, epoch: Option<Epoch>, site: &str) {
+    status.phase = written(phase);
+    let (event, detail) = (format!("{phase:?}"), epoch.map(|e| e.to_string()));
+    status.epoch = detail.clone().or(status.epoch.take());
+    status.timeline.push(Step { event: event.clone(), at: Time(now()), site: Some(site.to_owned()), detail });
+    let done = phase == takeover::Phase::Complete;
     let message = if done { "the group has moved, and all of its pods are ready" } else { "the group is on its way" };
-    condition::set(&mut status.conditions, COMPLETE, done.into(), &format!("{phase:?}"), message, None, now());
+    condition::set(&mut status.conditions, COMPLETE, done.into(), &event, message, None, now());
 }
 
 pub(super) fn fail(status: &mut TakeoverStatus, reason: &str, message: &str) {
@@ -111,60 +122,34 @@ pub(super) fn fail(status: &mut TakeoverStatus, reason: &str, message: &str) {
 
 #[cfg(test)]
 mod tests {
-    use regent_api::{TakeoverSpec, TakeoverType};
-
     use super::*;
 
-    fn epoch(text: &str) -> Epoch {
-        text.parse().unwrap()
+    #[test]
+    fn what_a_standby_says_of_itself_is_read_as_what_runs_there_and_what_would() {
+        use StandbyState as S;
+        let table = [
+            (S::Holding, 0, Runs::All, None),
+            (S::Starting, 1, Runs::Part, None),
+            (S::Starting, 0, Runs::Nothing, None),
+            (S::Armed, 3, Runs::Nothing, None),
+            (S::Preparing, 1, Runs::Nothing, None),
+            (S::Blocked, 2, Runs::Nothing, Some("Blocked")),
+            (S::Waiting, 0, Runs::Nothing, Some("Waiting")),
+            (S::NameTaken, 0, Runs::Nothing, Some("NameTaken")),
+        ];
+        for (state, armed_pods, runs, nothing_ready) in table {
+            let said = word(&StandbyStatus { state, armed_pods, ..StandbyStatus::default() });
+            assert_eq!((said.runs, said.nothing_ready.as_deref()), (runs, nothing_ready), "{state:?}");
+        }
     }
 
     #[test]
-    fn a_takeover_is_complete_only_when_the_new_holder_says_so_of_this_epoch() {
-        let next = |state, armed_pods, said: &str, phase| {
-            let (epoch_said, message) = (Some(said.to_owned()), Some("1 of 3 pods are ready: pod a".to_owned()));
-            let entry = StandbyStatus { state, armed_pods, epoch: epoch_said, message, ..StandbyStatus::default() };
-            started(phase, Some(epoch("3.2")), Some(&entry))
-        };
-        assert!(matches!(
-            next(StandbyState::Holding, 3, "3.2", Phase::Certified),
-            Next::Reached(Phase::Complete, None)
-        ));
-        assert!(matches!(
-            next(StandbyState::Starting, 1, "3.2", Phase::Certified),
-            Next::Reached(Phase::Started, None)
-        ));
-        let waits = |n| matches!(n, Next::Waits(message) if message.starts_with("1 of 3 pods are ready"));
-        assert!(waits(next(StandbyState::Starting, 1, "3.2", Phase::Started)));
-        assert!(waits(next(StandbyState::Starting, 0, "3.2", Phase::Certified)));
-        assert!(
-            matches!(next(StandbyState::Holding, 3, "1.2", Phase::Certified), Next::Waits(_)),
-            "an older run of it"
-        );
-        assert!(matches!(started(Phase::Certified, Some(epoch("3.2")), None), Next::Waits(_)));
-    }
-
-    fn approving(old_epoch: Option<&str>) -> Takeover {
-        let (group, to) = ("ireland/shop".into(), "france".into());
-        let spec = TakeoverSpec { group, to, kind: TakeoverType::Approval, reason: None, approve: true };
-        let mut takeover = Takeover::new("t", spec);
-        takeover.status = Some(TakeoverStatus { old_epoch: old_epoch.map(str::to_owned), ..TakeoverStatus::default() });
-        takeover
-    }
-
-    #[test]
-    fn an_approval_ends_the_epoch_that_it_was_made_in_and_no_later_one() {
-        let site: SiteName = "france".parse().unwrap();
-        let vote = |site: &str, e: &str| Vote { site: site.parse().unwrap(), epoch: epoch(e) };
-        let next = |old, certified: Option<&str>, known: Option<Vote>| {
-            approval(&approving(old), &site, certified.map(epoch), known.as_ref())
-        };
-        assert_eq!(next(None, None, None), Approval::Wait);
-        assert_eq!(next(None, None, Some(vote("ireland", "3.1"))), Approval::About(epoch("3.1")));
-        assert_eq!(next(Some("3.1"), None, Some(vote("ireland", "3.1"))), Approval::Wait);
-        assert_eq!(next(Some("3.1"), None, Some(vote("france", "4.2"))), Approval::Wait);
-        assert_eq!(next(Some("3.1"), Some("4.2"), Some(vote("france", "4.2"))), Approval::Took(epoch("4.2")));
-        let outdated = next(Some("3.1"), None, Some(vote("germany", "4.3")));
-        assert!(matches!(outdated, Approval::Outdated(why) if why.contains("germany") && why.contains("4.3")));
+    fn a_phase_is_written_and_read_back_as_the_same() {
+        for phase in [Phase::Pending, Phase::AwaitingApproval, Phase::Closed, Phase::Retired, Phase::Stopped] {
+            assert_eq!(written(pure(phase)), phase);
+        }
+        for phase in [Phase::Released, Phase::Certified, Phase::Started, Phase::Complete, Phase::Failed] {
+            assert_eq!(written(pure(phase)), phase);
+        }
     }
 }

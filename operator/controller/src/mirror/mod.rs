@@ -33,7 +33,7 @@ use tonic::Status;
 use crate::cache::Cache;
 use crate::context::Context;
 use crate::federation::server::{Answer, Bundle as Served};
-use crate::lease::{LeaseShell, held_elsewhere, named};
+use crate::lease::LeaseShell;
 use crate::objects::{ObjectError, Snapshot};
 use crate::plans::Plans;
 
@@ -145,10 +145,7 @@ impl Mirror {
 
     /// Whether home's objects are what runs: nobody else is known to hold the group.
     fn may_mirror(&self, group: &GroupKey) -> bool {
-        self.shell.group_status(group).is_none_or(|status| {
-            let holder = named(&status, self.context.charter.faulty_witnesses as usize);
-            status.role.may_run() || holder.is_none_or(|v| v.site == self.context.site)
-        })
+        !self.shell.group_status(group).is_some_and(|status| status.has_left(&self.context.site))
     }
 
     /// The group as it is; as last captured while another site holds it. None while its
@@ -224,10 +221,10 @@ impl Mirror {
     pub async fn hear(&self, caller: &SiteName, report: v1::ReadinessReport) -> Result<(), Status> {
         let (group, report) = reports::from_wire(report).map_err(Status::invalid_argument)?;
         let status = self.shell.group_status(&group);
-        let held = status.and_then(|s| held_elsewhere(&s, &self.context.charter, &self.context.site));
+        let held = status.as_ref().and_then(|s| s.held_elsewhere(&self.context.site));
         let is_planned = self.plans.get(&group).is_some_and(|p| p.plan().rank(caller).is_some());
         // Who holds it is heard also when a newer plan leaves it out.
-        if !is_planned && held.as_ref() != Some(caller) {
+        if !is_planned && held != Some(caller) {
             let object = FailoverGroup::name_at(&group, &self.context.site);
             let known = self.groups.borrow().get(&object).and_then(|o| o.status.clone()).unwrap_or_default();
             // What it said while it was in the plan is true no more.

@@ -11,6 +11,7 @@ use regent_api::{
     duration,
 };
 use regent_core::plan::{Plan, VerifiedPlan};
+use regent_lease::adoption::Reason;
 use tokio_util::sync::CancellationToken;
 
 use super::status;
@@ -138,10 +139,10 @@ pub async fn show(
 }
 
 /// At other sites the signed plan tells how far protection is.
-fn protecting(object: &FailoverGroup, plan: &VerifiedPlan) -> Option<(String, String)> {
+fn protecting(object: &FailoverGroup, plan: &VerifiedPlan) -> Option<(Reason, String)> {
     match plan.plan().protection {
         regent_core::plan::Protection::Protected => None,
-        _ => Some(("Observed".into(), format!("its home, {}, says how far it is", object.spec.home))),
+        _ => Some((Reason::Observed, format!("its home, {}, says how far it is", object.spec.home))),
     }
 }
 

@@ -13,6 +13,7 @@ use regent_api::group::{PROTECTED, StandbyState};
 use regent_api::{ControlLeaseStatus, FailoverGroup, STRIKE_ANNOTATION, WantedProtection, object_name};
 use regent_core::ids::{GroupKey, NodeName, SiteName};
 use regent_core::plan::{Plan, Protection, VerifiedPlan};
+use regent_lease::adoption::{self, Reason, Step, must_open, next};
 use regent_lease::contender::{GroupStatus, RoleName};
 
 use regent_kinds::report::StandbyReport;
@@ -22,10 +23,8 @@ use super::Reconciler;
 use super::inputs::{Inputs, Made, versions};
 use super::judge::{Finding, Judged, judge, missing_standbys};
 use super::pods::{self, Matched};
-use super::protect::{self, CONFIRMING, REGISTERING, Step, must_open, next};
 use super::status::{self, Facts};
 use crate::cache::Unread;
-use crate::lease::held_elsewhere;
 use crate::mirror::capture::KINDS;
 use crate::mirror::reports::forget_report;
 use crate::mirror::{MirrorError, note_report};
@@ -96,7 +95,7 @@ impl Reconciler {
             plan,
             made_of: Made::Namespaces(self.cache.version(&object.spec.namespaces, &KINDS)),
             role: shell.as_ref().map(|s| (s.role, s.certified)),
-            elsewhere: shell.as_ref().and_then(|s| held_elsewhere(s, &self.context.charter, &self.context.site)),
+            elsewhere: shell.as_ref().and_then(|s| s.held_elsewhere(&self.context.site).cloned()),
         }
     }
 
@@ -243,9 +242,9 @@ impl Reconciler {
         // An agent that goes later changes nothing that is compared.
         left.some();
         let attached = self.hub.nodes();
-        let (listed, _) = self.lists.listed(&look.key);
-        for name in names.split(',').map(str::trim).filter(|n| listed.iter().any(|l| l.name == *n)) {
-            let node = NodeName(name.to_owned());
+        let listed = self.lists.listed(&look.key).nodes;
+        let named = names.split(',').map(|name| NodeName(name.trim().to_owned()));
+        for node in named.filter(|node| listed.contains_key(node)) {
             if attached.get(&node).is_some_and(|v| v.attached) {
                 tracing::warn!(group = %look.key, %node, "annotation {STRIKE_ANNOTATION} names a node whose agent is here: it stays on the list");
             } else if let Err(e) = self.lists.strike(&look.key, &node).await {
@@ -266,7 +265,7 @@ impl Reconciler {
         let conditions = look.object.status.as_ref().map(|s| s.conditions.as_slice()).unwrap_or_default();
         let before = condition::get(conditions, PROTECTED).map(|c| c.reason.as_str()).unwrap_or_default();
         let planned = plan.as_ref().is_some_and(|p| p.plan().protection == Protection::Protected);
-        let known = protect::Facts {
+        let known = adoption::Facts {
             wanted: look.object.spec.protection == WantedProtection::Protected,
             valid: facts.invalid.is_none() && look.pods.is_ok(),
             standbys: plan.as_ref().map_or(0, |p| p.plan().standbys.len()),
@@ -275,7 +274,7 @@ impl Reconciler {
             planned,
             registered: plan.as_ref().is_some_and(|p| self.shell.is_registered(&look.key, p.plan().version)),
             done: condition::is_true(conditions, PROTECTED),
-            closed: matches!(before, CONFIRMING | REGISTERING) && lease.is_some_and(|l| l.nodes_closed),
+            closed: Reason::may_have_closed(before) && lease.is_some_and(|l| l.nodes_closed),
         };
         let step = next(&known);
         if must_open(&known, step) && !self.open(&look.key).await {
@@ -284,14 +283,14 @@ impl Reconciler {
         facts.protecting = match step {
             Step::Rest if planned => None,
             Step::Rest => Some((
-                "Observed".into(),
+                Reason::Observed,
                 "mirrored and measured, never frozen; `kubectl regent protect` raises it".into(),
             )),
-            Step::Wait(reason) => Some((reason.to_owned(), waiting(reason, facts, plan.as_deref()))),
+            Step::Wait(reason) => Some((reason, waiting(reason, facts, plan.as_deref()))),
             Step::Finish if self.open(&look.key).await => None,
             Step::Finish => {
                 left.some();
-                Some((REGISTERING.into(), "q witnesses hold the plan; the list of nodes is opened next".into()))
+                Some((Reason::Registering, "q witnesses hold the plan; the list of nodes is opened next".into()))
             }
             Step::Confirm => {
                 // A guard that is silent is asked again, though nothing that is watched changes.
@@ -319,14 +318,14 @@ impl Reconciler {
         lease: Option<&ControlLeaseStatus>,
         plan: Option<&VerifiedPlan>,
         left: &Left,
-    ) -> Option<(String, String)> {
-        let said = |reason: &str, message: String| Some((reason.to_owned(), message));
+    ) -> Option<(Reason, String)> {
+        let said = |reason: Reason, message: String| Some((reason, message));
         // Said before it is done: whoever leads next opens a list that was left closed.
-        facts.protecting = said(CONFIRMING, "every listed node's guard is asked to confirm".into());
+        facts.protecting = said(Reason::Confirming, "every listed node's guard is asked to confirm".into());
         self.show(look, facts, lease, left).await;
         let nodes = match self.lists.close(&look.key).await {
             Ok(nodes) => nodes,
-            Err(e) => return said(CONFIRMING, e.to_string()),
+            Err(e) => return said(Reason::Confirming, e.to_string()),
         };
         let failed = self.lists.protect(&look.key).await;
         if !failed.is_empty() {
@@ -335,16 +334,16 @@ impl Reconciler {
             let names: Vec<&str> = failed.keys().map(|n| n.0.as_str()).collect();
             let remedy =
                 format!("kubectl annotate failovergroup {} {STRIKE_ANNOTATION}={}", look.key.name, names.join(","));
-            return said("GuardSilent", format!("{}; if they are gone for good: {remedy}", why.join("; ")));
+            return said(Reason::GuardSilent, format!("{}; if they are gone for good: {remedy}", why.join("; ")));
         }
-        let Some(plan) = plan else { return said(CONFIRMING, "the group has no plan yet".into()) };
+        let Some(plan) = plan else { return said(Reason::Confirming, "the group has no plan yet".into()) };
         let wanted = Plan { protection: Protection::Protected, ..plan.plan().clone() };
         match self.plans.register(wanted, &self.peers).await {
             Ok(version) => said(
-                REGISTERING,
+                Reason::Registering,
                 format!("{} nodes have confirmed; witnesses are given plan version {version}", nodes.len()),
             ),
-            Err(e) => said(CONFIRMING, e.to_string()),
+            Err(e) => said(Reason::Confirming, e.to_string()),
         }
     }
 
@@ -409,9 +408,9 @@ fn owner_of(object: &FailoverGroup) -> OwnerReference {
 }
 
 /// What a person is told while a step waits.
-fn waiting(reason: &str, facts: &Facts, plan: Option<&VerifiedPlan>) -> String {
+fn waiting(reason: Reason, facts: &Facts, plan: Option<&VerifiedPlan>) -> String {
     match reason {
-        "PodsWithoutGate" => {
+        Reason::PodsWithoutGate => {
             let named: Vec<&str> = facts.ungated.iter().take(5).map(String::as_str).collect();
             let more = if facts.ungated.len() > named.len() { " and others" } else { "" };
             format!(
@@ -420,12 +419,12 @@ fn waiting(reason: &str, facts: &Facts, plan: Option<&VerifiedPlan>) -> String {
                 named.join(", ")
             )
         }
-        "NoCertificate" => {
+        Reason::NoCertificate => {
             "this site holds no certificate for the group: see which witnesses refuse with `kubectl regent explain`"
                 .into()
         }
-        "NoStandby" => "the plan has no standby: name a lawful one in spec.standbys".into(),
-        "InvalidSpec" => {
+        Reason::NoStandby => "the plan has no standby: name a lawful one in spec.standbys".into(),
+        Reason::InvalidSpec => {
             facts.invalid.as_ref().map_or_else(|| "the group's pods can't be read".into(), |f| f.message.clone())
         }
         _ => format!("witnesses are given plan version {}", plan.map_or(0, |p| p.plan().version)),

@@ -18,7 +18,6 @@ mod inputs;
 pub mod judge;
 pub mod news;
 pub mod pods;
-pub mod protect;
 pub mod starts;
 pub mod status;
 

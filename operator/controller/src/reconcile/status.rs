@@ -16,6 +16,7 @@ use regent_core::plan::VerifiedPlan;
 use regent_kinds::object::shortened;
 use regent_kinds::release::Withheld;
 use regent_kinds::report::bounded_notices;
+use regent_lease::adoption::Reason;
 
 use super::judge::Finding;
 use super::news;
@@ -35,7 +36,7 @@ pub struct Facts {
     /// What residency forbids.
     pub unlawful: Option<Finding>,
     /// Where the way to Protected stands: the condition's reason and message; none: at its end.
-    pub protecting: Option<(String, String)>,
+    pub protecting: Option<(Reason, String)>,
     /// Pods without a gate, as NAMESPACE/NAME.
     pub ungated: Vec<String>,
     /// The digest of the newest bundle here.
@@ -131,7 +132,7 @@ fn ready(facts: &Facts, standbys: &[StandbyStatus], spec: &FailoverGroupSpec) ->
         return (Truth::False, finding.reason, finding.message.clone());
     }
     if let Some((reason, message)) = facts.protecting.as_ref().filter(|_| wants_protection) {
-        let reason = if reason == "PodsWithoutGate" { "PodsWithoutGate" } else { "Protecting" };
+        let reason = if *reason == Reason::PodsWithoutGate { reason.as_str() } else { "Protecting" };
         return (Truth::False, reason, message.clone());
     }
     if let Some(say) = wanting(facts, &spec.stays_home) {
@@ -171,10 +172,7 @@ pub fn status(
     let planned = plan.is_some_and(|p| p.plan().protection == regent_core::plan::Protection::Protected);
     let protected: Say = match &facts.protecting {
         None => (Truth::True, "Protected", "fence and gate are in force".into()),
-        Some((reason, message)) => {
-            let known = PROTECTING.iter().find(|r| **r == reason).copied().unwrap_or("Observed");
-            (Truth::False, known, message.clone())
-        }
+        Some((reason, message)) => (Truth::False, reason.as_str(), message.clone()),
     };
     let is_emptied = facts.withheld == Some(Withheld::Empty) && facts.revision.is_some();
     let empty_since = is_emptied.then(|| old.empty_since.clone().unwrap_or(Time(now)));
@@ -213,19 +211,6 @@ pub fn status(
         conditions,
     }
 }
-
-/// The reasons of the condition `Protected` while it is false.
-const PROTECTING: [&str; 9] = [
-    "Observed",
-    "InvalidSpec",
-    "NoStandby",
-    "NoCertificate",
-    "PodsWithoutGate",
-    super::protect::CONFIRMING,
-    super::protect::REGISTERING,
-    "GuardSilent",
-    "Unknown",
-];
 
 /// Writes a status, if it is news.
 pub async fn write(
@@ -282,7 +267,7 @@ mod tests {
         let (truth, reason, message) = said(&facts(), taken, READY);
         assert_eq!((truth.as_str(), reason.as_str()), ("False", "NoStandbyReady"));
         assert!(message.contains("france: Service shop/shop exists"), "{message}");
-        let under_way = Facts { protecting: Some(("PodsWithoutGate".into(), "2 pods".into())), ..facts() };
+        let under_way = Facts { protecting: Some((Reason::PodsWithoutGate, "2 pods".into())), ..facts() };
         assert_eq!(said(&under_way, armed.clone(), READY).1, "PodsWithoutGate");
         let none = Finding { reason: "NoLawfulStandby", message: "no".into() };
         assert_eq!(said(&Facts { unlawful: Some(none), ..facts() }, armed, READY).1, "NoLawfulStandby");
@@ -376,14 +361,6 @@ mod tests {
         let again = status(&home, &read, None, None, Timestamp::UNIX_EPOCH);
         assert_eq!((&again.unknown_kinds, again.more_unknown_kinds), (&first.unknown_kinds, 6));
         assert_eq!(condition::get(&again.conditions, READY).unwrap().reason, "Incomplete");
-    }
-
-    #[test]
-    fn every_reason_on_the_way_to_protected_is_shown_as_it_is() {
-        for reason in PROTECTING {
-            let facts = Facts { protecting: Some((reason.to_owned(), "m".into())), ..facts() };
-            assert_eq!(said(&facts, json!([]), PROTECTED).1, reason);
-        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use regent_kinds::pods::{Stand, may_run, stand};
 use regent_kinds::report::StandbyReport;
 use regent_kinds::roll::{self, Facts, How, Target, Verdict, how};
 use regent_kinds::stamp::made_from;
+use regent_lease::contender::GroupStatus;
 use regent_shell::clock;
 use serde_json::Value;
 
@@ -21,7 +22,6 @@ use super::apply::{ApplyError, Keep};
 use super::store::{Amended, Answer, Held, Revisions, SHORT, Source};
 use super::survey::{HELD, Survey, missing, watched};
 use super::{Applied, Basis, Standby};
-use crate::lease::{held_elsewhere, named};
 use crate::objects::ObjectError;
 
 /// Copies that somebody has changed are put right within this time.
@@ -184,12 +184,12 @@ impl Standby {
 
     /// Whom to ask. Another site than home counts as the holder by the votes that witnesses name.
     pub(super) fn source(&self, group: &GroupKey) -> Option<Source<'_>> {
-        let (charter, here) = (&self.context.charter, &self.context.site);
         let status = self.shell.group_status(group);
-        let holder = status.as_ref().and_then(|s| held_elsewhere(s, charter, here)).filter(|s| s != &group.home);
-        let Some(holder) = holder else { return self.peers.get(&group.home).map(|peer| Source::Home(peer)) };
-        let vote = named(status.as_ref()?, charter.faulty_witnesses as usize)?;
-        Some(Source::Holder(self.peers.get(&holder)?, vote.epoch))
+        let elsewhere = status.as_ref().filter(|s| s.held_elsewhere(&self.context.site).is_some());
+        match elsewhere.and_then(GroupStatus::holder).filter(|vote| vote.site != group.home) {
+            Some(vote) => Some(Source::Holder(self.peers.get(&vote.site)?, vote.epoch)),
+            None => self.peers.get(&group.home).map(|peer| Source::Home(peer)),
+        }
     }
 
     async fn hold(&self, group: &GroupKey, revisions: &Revisions) -> Result<StandbyReport, ApplyError> {

@@ -128,9 +128,10 @@ pub enum Output {
         /// The retired epoch.
         epoch: Epoch,
     },
-    /// The release is done: the successor may acquire. The list of nodes opens again for
-    /// epochs above this one only. The other replica may still collect a certificate for it,
-    /// and a node that was never on the list hasn't journaled that it is retired.
+    /// The release is done: the successor may acquire. The list of nodes opens again, and
+    /// notes this end ([`crate::nodes::NodeList::end`]): the other replica may still collect a
+    /// certificate of it, and a node that was never on the list hasn't journaled that it is
+    /// retired.
     Released {
         /// Of which group.
         group: GroupKey,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::Contender;
+use super::believed::Believed;
 use super::group::{Group, HeldBack, IdleReason, Role};
 use super::release::ReleaseStage;
 use regent_core::charter::Charter;
@@ -78,6 +79,8 @@ pub struct GroupStatus {
     pub release: Option<ReleaseStage>,
     /// The plan's version here.
     pub plan_version: u64,
+    /// Who holds the group, by the witnesses' word.
+    pub believed: Option<Believed>,
     /// Each witness's last word.
     pub witnesses: BTreeMap<SiteName, WitnessWord>,
 }
@@ -141,6 +144,7 @@ impl Group {
             left_ms,
             release: self.release().map(|r| r.phase.stage()),
             plan_version: self.plan().version,
+            believed: self.believed(now, charter),
             witnesses: self.views.keys().map(|w| (w.clone(), self.word(now, w))).collect(),
         }
     }

@@ -67,6 +67,20 @@ impl Votes {
         if highest.epoch.term <= cap { Top::Vote((*highest).clone()) } else { Top::Capped(cap) }
     }
 
+    /// The newest holder that at least one honest witness stands behind: `f` of them may
+    /// invent what they say, so a site counts with its `(f+1)`-th highest vote.
+    pub(super) fn believed(&self, f: usize) -> Option<Vote> {
+        let mut by_site: BTreeMap<&SiteName, Vec<Epoch>> = BTreeMap::new();
+        for (_, vote) in self.named.values() {
+            by_site.entry(&vote.site).or_default().push(vote.epoch);
+        }
+        let backed = by_site.into_iter().filter_map(|(site, mut epochs)| {
+            epochs.sort_by_key(|e| std::cmp::Reverse(*e));
+            Some(Vote { site: site.clone(), epoch: *epochs.get(f)? })
+        });
+        backed.max_by_key(|vote| vote.epoch)
+    }
+
     /// The epoch to ask for: exactly this site's own if no other is above it (another
     /// replica may hold it, or this one before its restart); else the next term.
     /// `floor` is an epoch of our own that is over, or the highest that we had.
@@ -136,6 +150,20 @@ mod tests {
         assert_eq!(next(&votes(&[("de", "30.3"), ("de", "30.3"), ("fr", "5.2")]), None), "31.1");
         // A capped number isn't believed to be ours either.
         assert_eq!(next(&votes(&[("ie", "5.1"), ("ie", "5.1"), ("ie", "999.1")]), None), "21.1");
+    }
+
+    #[test]
+    fn f_lying_witnesses_name_no_holder() {
+        let believed = |named: &[(&str, &str)]| votes(named).believed(1).map(|v| format!("{} {}", v.site, v.epoch));
+        let ireland = Some("ie 1.1".to_owned());
+        assert_eq!(believed(&[]), None);
+        assert_eq!(believed(&[("ie", "1.1")]), None, "it may be the one that lies");
+        assert_eq!(believed(&[("ie", "1.1"), ("ie", "1.1"), ("ie", "1.1"), ("fr", "900.2")]), ireland);
+        assert_eq!(believed(&[("ie", "1.1"), ("fr", "2.2"), ("fr", "2.2"), ("fr", "2.2")]), Some("fr 2.2".to_owned()));
+        // Between a vote that one witness is behind with and one that one is ahead with.
+        assert_eq!(believed(&[("ie", "1.1"), ("ie", "1.1"), ("de", "2.3"), ("fr", "3.2")]), ireland);
+        // A holder that raises its epoch stays the holder.
+        assert_eq!(believed(&[("ie", "1.1"), ("ie", "4.1"), ("fr", "2.2")]), ireland);
     }
 
     #[test]

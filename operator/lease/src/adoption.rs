@@ -1,4 +1,4 @@
-//! From `Observed` to `Protected`, one step after the other (DESIGN section 8).
+//! From `Observed` to `Protected`, one step after the other.
 //!
 //! ```text
 //!   every pod has its gate -> the list of nodes closes -> every listed guard confirms
@@ -36,30 +36,68 @@ pub struct Facts {
 pub enum Step {
     /// Nothing to do.
     Rest,
-    /// Wait for something; the word is the condition's reason.
-    Wait(&'static str),
+    /// Wait for something.
+    Wait(Reason),
     /// Close the list, have every listed guard confirm, then register the plan.
     Confirm,
     /// Open the list: it is done.
     Finish,
 }
 
-/// Reason while guards confirm: the list may be closed by us.
-pub const CONFIRMING: &str = "Confirming";
-/// Reason while witnesses take the plan: the list is closed by us.
-pub const REGISTERING: &str = "Registering";
+/// Why a group is not Protected: the reason of that condition, from which the next leader
+/// learns whether the list was closed on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Nobody asks for it.
+    Observed,
+    /// The spec can't be followed.
+    InvalidSpec,
+    /// The plan has no standby.
+    NoStandby,
+    /// Home holds no certificate.
+    NoCertificate,
+    /// Pods run without a gate.
+    PodsWithoutGate,
+    /// Guards confirm: the list may be closed by us.
+    Confirming,
+    /// Witnesses take the plan: the list is closed by us.
+    Registering,
+    /// A guard has not confirmed.
+    GuardSilent,
+}
+
+impl Reason {
+    /// As the condition says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Observed => "Observed",
+            Self::InvalidSpec => "InvalidSpec",
+            Self::NoStandby => "NoStandby",
+            Self::NoCertificate => "NoCertificate",
+            Self::PodsWithoutGate => "PodsWithoutGate",
+            Self::Confirming => "Confirming",
+            Self::Registering => "Registering",
+            Self::GuardSilent => "GuardSilent",
+        }
+    }
+
+    /// Whether a closed list was closed on the way to Protected, if this is what was said last.
+    pub fn may_have_closed(said: &str) -> bool {
+        [Self::Confirming, Self::Registering].iter().any(|r| r.as_str() == said)
+    }
+}
 
 /// Chooses the next step.
 pub fn next(facts: &Facts) -> Step {
     match facts {
         Facts { planned: true, done: true, .. } => Step::Rest,
         Facts { planned: true, registered: true, .. } => Step::Finish,
-        Facts { planned: true, .. } => Step::Wait(REGISTERING),
+        Facts { planned: true, .. } => Step::Wait(Reason::Registering),
         Facts { wanted: false, .. } => Step::Rest,
-        Facts { valid: false, .. } => Step::Wait("InvalidSpec"),
-        Facts { standbys: 0, .. } => Step::Wait("NoStandby"),
-        Facts { holds: false, .. } => Step::Wait("NoCertificate"),
-        Facts { ungated: 1.., .. } => Step::Wait("PodsWithoutGate"),
+        Facts { valid: false, .. } => Step::Wait(Reason::InvalidSpec),
+        Facts { standbys: 0, .. } => Step::Wait(Reason::NoStandby),
+        Facts { holds: false, .. } => Step::Wait(Reason::NoCertificate),
+        Facts { ungated: 1.., .. } => Step::Wait(Reason::PodsWithoutGate),
         Facts { .. } => Step::Confirm,
     }
 }
@@ -90,12 +128,12 @@ mod tests {
     fn each_step_waits_for_the_one_before() {
         let cases = [
             (Facts { wanted: false, ..READY }, Step::Rest),
-            (Facts { valid: false, ..READY }, Step::Wait("InvalidSpec")),
-            (Facts { standbys: 0, ..READY }, Step::Wait("NoStandby")),
-            (Facts { holds: false, ..READY }, Step::Wait("NoCertificate")),
-            (Facts { ungated: 1, ..READY }, Step::Wait("PodsWithoutGate")),
+            (Facts { valid: false, ..READY }, Step::Wait(Reason::InvalidSpec)),
+            (Facts { standbys: 0, ..READY }, Step::Wait(Reason::NoStandby)),
+            (Facts { holds: false, ..READY }, Step::Wait(Reason::NoCertificate)),
+            (Facts { ungated: 1, ..READY }, Step::Wait(Reason::PodsWithoutGate)),
             (READY, Step::Confirm),
-            (Facts { planned: true, closed: true, ..READY }, Step::Wait(REGISTERING)),
+            (Facts { planned: true, closed: true, ..READY }, Step::Wait(Reason::Registering)),
             (Facts { planned: true, registered: true, closed: true, ..READY }, Step::Finish),
             (Facts { planned: true, registered: true, done: true, ..READY }, Step::Rest),
         ];

@@ -1,8 +1,9 @@
 # The verbs; what they do lives in Rust.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint generate build tools bench rig-up rig-down
+.PHONY: help demo test soak lint generate build tools bench rig-up rig-down
 
 RIG ?= regent
+SEEDS ?= 0..2500
 TOPOLOGY ?= e2e/topologies/demo.yaml
 BIN := target/x86_64-unknown-linux-gnu/debug
 RIGBIN := cargo run -q -p regent-rig --
@@ -14,7 +15,11 @@ demo: build tools ## Cut off a real site and watch a partner take over (SCENARIO
 	@$(BIN)/regent-demo
 
 test: lint build tools ## Run all tests, on real sites too
-	@cargo test --workspace --quiet
+	@cargo test --workspace --exclude regent-sim --quiet
+	@cargo test -p regent-sim --features hashed --quiet
+
+soak: ## Run many simulated schedules of faults (SEEDS=0..2500, of each kind)
+	@cargo run -q --profile soak -p regent-sim --features hashed -- --seeds $(SEEDS) --jobs 2
 
 lint: ## Formatting, warnings, and generated files that differ from their source
 	@cargo fmt --all --check

@@ -23,7 +23,5 @@ pub mod guard;
 pub mod nodes;
 #[cfg(test)]
 mod script;
-#[cfg(test)]
-mod sim;
 pub mod takeover;
 pub mod witness;

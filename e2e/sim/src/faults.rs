@@ -1,7 +1,7 @@
 //! What goes wrong in a schedule, and its end.
 
-use super::clock::MS;
-use super::world::{Happening, Kind, NODES, NodeId, ReplicaId, SITES, World};
+use crate::clock::MS;
+use crate::world::{Happening, Kind, NODES, NodeId, ReplicaId, SITES, World};
 
 impl World {
     /// Everything that a schedule of this kind does is put on the calendar here or follows.
@@ -47,6 +47,7 @@ impl World {
         if self.now >= self.calm_at {
             return;
         }
+        self.counts.faults += 1;
         let wait = self.rng.between(p / 4, 6 * p);
         self.at(self.now + wait, Happening::FaultDue);
         match self.rng.below(15) {
@@ -85,7 +86,7 @@ impl World {
     fn heal(&mut self) {
         self.trace(|| "heal".into());
         let (delay_ms, straggler_ms) = (self.net.delay_ms, self.net.straggler_ms);
-        self.net = super::net::Net { delay_ms, straggler_ms, ..super::net::Net::calm() };
+        self.net = crate::net::Net { delay_ms, straggler_ms, ..crate::net::Net::calm() };
     }
 
     fn restart_witness(&mut self, p: u64) {
@@ -118,6 +119,7 @@ impl World {
         if loses_journal {
             let node = &mut self.nodes[id.site][id.node];
             (node.cached, node.durable) = Default::default();
+            node.journals += 1;
         }
         let t = self.now + self.rng.below(15) * MS;
         self.at(t, Happening::GuardStarts(id));
@@ -138,7 +140,7 @@ impl World {
     /// The last fault is over: all links are up, everything lives. A liar falls silent.
     pub fn calm(&mut self) {
         self.trace(|| "calm".into());
-        self.net = super::net::Net::calm();
+        self.net = crate::net::Net::calm();
         self.write_fails_permille = 0;
         self.replay_permille = 0;
         for site in 1..5 {

@@ -1,6 +1,7 @@
 //! What home wants, and what standbys hold ready, changes while the group runs: a holder that
 //! a newer plan drops, and a line that readiness orders.
 
+<<<<<<< HEAD:operator/lease/src/sim/shift.rs
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -10,6 +11,12 @@ use crate::contender::{GroupInput, Readiness};
 use regent_core::message::Vote;
 use regent_core::plan::{Plan, VerifiedPlan, WhenNotReady};
 use regent_core::sign::Envelope;
+=======
+use crate::clock::MS;
+use crate::world::{Happening, Kind, NODES, ReplicaId, SITES, Shape, World, name};
+use regent_core::plan::{Plan, WhenNotReady};
+use regent_lease::contender::{GroupInput, Readiness};
+>>>>>>> fcf239a (Make the simulation a program that calls the pure rooms):e2e/sim/src/shift.rs
 
 /// How a schedule with a dropped holder ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +116,7 @@ impl World {
         let p = self.period();
         match shift {
             Shift::Drops { by_country } => {
-                self.net = super::net::Net { loss_permille: 50, ..super::net::Net::calm() };
+                self.net = crate::net::Net { loss_permille: 50, ..crate::net::Net::calm() };
                 self.sign_plan(|plan, _| {
                     if by_country {
                         plan.countries = vec!["IE".into(), "DE".into()];
@@ -124,10 +131,7 @@ impl World {
                 self.at(self.now + wait, Happening::Shifts(Shift::Any));
             }
             Shift::Any => {}
-            Shift::Arrives(site) => {
-                self.objects[site].plan = self.plan.clone();
-                self.tell_inputs(site);
-            }
+            Shift::Arrives(site) => self.arrives(site),
             Shift::Inputs(site) => {
                 self.publish(site);
                 self.tell_inputs(site);
@@ -172,7 +176,7 @@ impl World {
             self.trace(|| format!("{} is ready: {readiness:?}", SITES[site]));
             self.objects[site].readiness = readiness;
             self.tell_inputs(site);
-        } else if self.objects.iter().all(|o| o.releasing.is_none()) {
+        } else if !self.is_moving() {
             // A plan that drops the heir of a release that is under way is another matter.
             self.sign_plan(|plan, rng| {
                 let standbys: [&[usize]; 5] = [&[1, 2], &[2, 1], &[1], &[2], &[]];
@@ -185,24 +189,26 @@ impl World {
     }
 
     /// Home signs its next plan, its standbys countersign, and it goes to every site.
-    fn sign_plan(&mut self, change: impl FnOnce(&mut Plan, &mut super::clock::Rng)) {
-        let mut plan: Plan = self.plan.peek().unwrap();
+    pub fn sign_plan(&mut self, change: impl FnOnce(&mut Plan, &mut crate::clock::Rng)) {
+        let mut plan = self.plan.plan().clone();
         plan.version += 1;
         change(&mut plan, &mut self.rng);
         self.trace(|| {
             format!("plan {}: {:?} {:?} {:?}", plan.version, plan.standbys, plan.countries, plan.when_not_ready)
         });
-        let mut envelope = Envelope::sign(&plan, SITES[0], &self.keys[0]);
-        for (site, key) in SITES.iter().zip(&self.keys).skip(1) {
-            if plan.standbys.iter().any(|s| s.as_str() == *site) {
-                envelope.add_signature(site, key);
-            }
-        }
-        self.plan = envelope;
-        for site in 0..3 {
+        self.counts.plans += 1;
+        self.plan = self.signed(&plan);
+        self.arrives(0);
+        for site in 1..3 {
             let t = self.now + self.rng.below(3 * self.period()) + MS;
             self.at(t, Happening::Shifts(Shift::Arrives(site)));
         }
+    }
+
+    /// The newest plan has come to a site.
+    fn arrives(&mut self, site: usize) {
+        self.objects[site].plan = self.plan.clone();
+        self.tell_inputs(site);
     }
 
     /// Notes in a site's object who holds the group, as far as its replicas can tell.
@@ -210,16 +216,11 @@ impl World {
         for replica in &self.replicas[site] {
             let now = replica.clock.read(self.now);
             let Some(status) = replica.contender.as_ref().and_then(|c| c.status(now).pop()) else { continue };
-            let mut named: BTreeMap<(u64, u32), (usize, Vote)> = BTreeMap::new();
-            for vote in status.witnesses.values().filter_map(|w| w.vote.clone()) {
-                named.entry((vote.epoch.term, vote.epoch.site)).or_insert((0, vote)).0 += 1;
-            }
-            let holder = named.into_values().rev().find(|(times, _)| *times > 1).map(|(_, vote)| vote.site);
             if status.role.may_run() {
                 self.objects[site].holds = true;
                 return;
-            } else if let Some(holder) = holder {
-                self.objects[site].holds = holder == name(site);
+            } else if let Some(vote) = status.holder() {
+                self.objects[site].holds = vote.site == name(site);
             }
         }
     }
@@ -241,12 +242,15 @@ impl World {
         let replica = &self.replicas[id.site][id.replica];
         let objects = &self.objects[id.site];
         let now = replica.clock.read(self.now);
-        let runs = |c: &crate::contender::Contender| c.status(now).iter().any(|s| s.role.may_run());
-        let plan: Plan = objects.plan.peek().unwrap();
-        let named = plan.rank(&name(id.site)).is_some();
+        let runs = |c: &regent_lease::contender::Contender| c.status(now).iter().any(|s| s.role.may_run());
+        let named = objects.plan.plan().rank(&name(id.site)).is_some();
         if named || objects.holds || replica.contender.as_ref().is_some_and(runs) {
+<<<<<<< HEAD:operator/lease/src/sim/shift.rs
             let plan = Arc::new(VerifiedPlan::open(&objects.plan, &self.charter).unwrap());
             vec![GroupInput { plan, approved: false, readiness: objects.readiness }]
+=======
+            vec![GroupInput { plan: objects.plan.envelope().clone(), approved: false, readiness: objects.readiness }]
+>>>>>>> fcf239a (Make the simulation a program that calls the pure rooms):e2e/sim/src/shift.rs
         } else {
             Vec::new()
         }

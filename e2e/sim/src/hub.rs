@@ -1,22 +1,26 @@
-//! A site: two operators, each with its contender and hub, and the list of nodes that
-//! both share.
+//! A site: two operators, each with its contender and hub, and the objects that both share.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::clock::{Clock, MS};
-use super::node::node_name;
-use super::world::{Happening, NODES, NodeId, ReplicaId, SITES, World, group, name};
-use crate::contender::{
-    Certified, Contender, ContenderEvent, Outgoing, Output, Readiness, ReleaseEvent, RoleName, RoundId,
-};
-use crate::deliver::{Delivery, NonceSet};
-use crate::guard::{GuardError, Nonce};
 use regent_core::ids::Epoch;
-use regent_core::plan::Plan;
-use regent_core::sign::{Digest, Envelope};
+use regent_core::plan::VerifiedPlan;
+use regent_core::sign::Digest;
 use regent_core::time::Moment;
+use regent_lease::adoption::Reason;
+use regent_lease::contender::{
+    Certified, Contender, ContenderEvent, Outgoing, Output, Readiness, ReleaseEvent, RoundId,
+};
+use regent_lease::deliver::{Delivery, NonceSet};
+use regent_lease::guard::Nonce;
+use regent_lease::nodes::NodeList;
+use regent_lease::takeover::Record;
+
+use crate::clock::{Clock, MS};
+use crate::lists::{Bringing, Knows};
+use crate::node::node_name;
+use crate::world::{Happening, NODES, NodeId, ReplicaId, SITES, World, group, name};
 
 pub struct Replica {
     pub contender: Option<Contender>,
@@ -26,11 +30,27 @@ pub struct Replica {
     /// The newest nonce of each node.
     pub nonces: BTreeMap<usize, Nonce>,
     rounds: BTreeMap<RoundId, NonceSet>,
+    /// What each node was told last: in which journal, and under which version of the plan.
+    pub told: BTreeMap<usize, Knows>,
+    /// Nodes that are being listed or told.
+    pub bringing: BTreeMap<usize, Bringing>,
+    /// The epoch whose release this replica has carried to its end.
+    pub released: Option<Epoch>,
 }
 
 impl Replica {
     pub fn new(clock: Clock) -> Self {
-        Self { contender: None, clock, lives: 0, wakes: 0, nonces: BTreeMap::new(), rounds: BTreeMap::new() }
+        Self {
+            contender: None,
+            clock,
+            lives: 0,
+            wakes: 0,
+            nonces: BTreeMap::new(),
+            rounds: BTreeMap::new(),
+            told: BTreeMap::new(),
+            bringing: BTreeMap::new(),
+            released: None,
+        }
     }
 }
 
@@ -38,35 +58,33 @@ impl Replica {
 #[derive(Debug)]
 pub struct Objects {
     /// The newest plan that has come to this site.
-    pub plan: Envelope,
+    pub plan: VerifiedPlan,
     /// How much of what it would run is held ready.
     pub readiness: Readiness,
     /// The site holds the group, as its object says.
     pub holds: bool,
-    pub listed: BTreeSet<usize>,
-    pub closed: bool,
-    /// The list is open for epochs above this one only.
-    pub retired: Option<Epoch>,
-    pub releasing: Option<(Epoch, usize)>,
+    /// The list of nodes.
+    pub list: NodeList,
+    /// The planned move that is under way.
+    pub takeover: Option<Record>,
+    /// Why the group is not Protected, as its condition says; none: it is.
+    pub protecting: Option<Reason>,
+    /// Counts who looks at the takeover: a replica that starts anew looks instead of the one before.
+    pub looks: u64,
 }
 
 impl Objects {
-    pub fn new(plan: Envelope) -> Self {
+    pub fn new(plan: VerifiedPlan) -> Self {
         Self {
             plan,
             readiness: Readiness::All,
             holds: false,
-            listed: BTreeSet::new(),
-            closed: false,
-            retired: None,
-            releasing: None,
+            list: NodeList::default(),
+            takeover: None,
+            protecting: None,
+            looks: 0,
         }
     }
-}
-
-fn may_inherit(plan: &Envelope, site: usize) -> bool {
-    let plan: Plan = plan.peek().unwrap();
-    plan.rank(&name(site)).is_some() && plan.allows_country(&SITES[site].to_uppercase())
 }
 
 impl World {
@@ -79,21 +97,12 @@ impl World {
         replica.contender = Some(contender);
         replica.nonces.clear();
         replica.rounds.clear();
+        replica.told.clear();
+        replica.bringing.clear();
+        replica.released = None;
         self.contender(id, |c, now| c.tick(now));
-        if id.replica == 0
-            && let Some((epoch, successor)) = self.objects[id.site].releasing
-        {
-            let mut begun = false;
-            self.contender(id, |c, now| {
-                let outputs = c.release(now, &group(), epoch, name(successor));
-                begun = outputs.is_ok();
-                outputs.unwrap_or_default()
-            });
-            if !begun {
-                // The plan has dropped the heir, or the site, since: the release is given up.
-                let objects = &mut self.objects[id.site];
-                (objects.closed, objects.releasing) = (false, None);
-            }
+        if id.replica == 0 {
+            self.look_at_takeover(id.site);
         }
     }
 
@@ -126,9 +135,9 @@ impl World {
             Output::Certified(certified) => self.certified(id, &certified),
             Output::Event(event) => self.event(id, &event),
             Output::CloseNodeList { .. } => {
-                let objects = &mut self.objects[id.site];
-                objects.closed = true;
-                let nodes = objects.listed.iter().map(|n| node_name(NodeId { site: id.site, node: *n })).collect();
+                let list = &mut self.objects[id.site].list;
+                list.closed = true;
+                let nodes = list.nodes.keys().cloned().collect();
                 self.contender(id, |c, now| {
                     c.on_release_event(now, &group(), ReleaseEvent::ListClosed(nodes)).unwrap_or_default()
                 });
@@ -140,8 +149,9 @@ impl World {
                 }
             }
             Output::Released { successor, epoch, .. } => {
-                let objects = &mut self.objects[id.site];
-                (objects.closed, objects.releasing, objects.retired) = (false, None, Some(epoch));
+                self.counts.released += 1;
+                self.objects[id.site].list.end(epoch);
+                self.replicas[id.site][id.replica].released = Some(epoch);
                 let heir = SITES.iter().position(|s| *s == successor.as_str()).unwrap();
                 for delay in self.net.delays(&mut self.rng, id.site, heir) {
                     self.at(self.now + delay, Happening::Nudged(heir));
@@ -178,28 +188,20 @@ impl World {
         }
     }
 
-    /// The hub shows a certificate to the nodes on the list, which it may put there first.
-    /// An operator that lies shows it late, and again.
+    /// The hub shows a certificate to the nodes on the list. An operator that lies shows it
+    /// late, and again.
     fn certified(&mut self, id: ReplicaId, certified: &Certified) {
         for entry in &certified.granted {
             self.check.certificate(self.now, id.site, entry.epoch);
-        }
-        let over = |epoch| Some(epoch) <= self.objects[id.site].retired;
-        if certified.entries.iter().all(|e| over(e.epoch)) {
-            return;
         }
         let nonces = self.replicas[id.site][id.replica].rounds[&certified.round_id].clone();
         let delivery = Delivery::new(&certified.round, &certified.entries, &certified.granted, &nonces);
         let groups = BTreeSet::from([group()]);
         for node in (0..NODES).map(|node| NodeId { site: id.site, node }) {
-            let Some(certificate) = delivery.to(&node_name(node), &groups).map(Rc::new) else { continue };
-            let objects = &mut self.objects[id.site];
-            if objects.closed && !objects.listed.contains(&node.node) {
+            if !self.objects[id.site].list.nodes.contains_key(&node_name(node)) {
                 continue;
             }
-            if objects.listed.insert(node.node) {
-                self.guard(node, |g, now| Ok::<_, GuardError>(g.on_listed(now, &group())));
-            }
+            let Some(certificate) = delivery.to(&node_name(node), &groups).map(Rc::new) else { continue };
             let mut delays = self.net.delays(&mut self.rng, id.site, id.site);
             if self.rng.chance(self.replay_permille) {
                 delays.push(self.rng.below(4 * 6 * self.period()));
@@ -224,42 +226,5 @@ impl World {
             }
         }
         self.at(self.now + self.period(), Happening::NonceDue(id));
-    }
-
-    pub fn stop_nodes(&mut self, site: usize, epoch: Epoch) {
-        for node in 0..NODES {
-            let id = NodeId { site, node };
-            for delay in self.net.delays(&mut self.rng, site, site) {
-                self.at(self.now + delay, Happening::Told(id, epoch));
-            }
-        }
-    }
-
-    pub fn node_confirms(&mut self, id: NodeId, epoch: Epoch) {
-        for delay in self.net.delays(&mut self.rng, id.site, id.site) {
-            self.at(self.now + delay, Happening::Confirmed(id, epoch));
-        }
-    }
-
-    /// Begins a planned move of the group from where it is held, if it is.
-    pub fn begin_move(&mut self, successor: usize) {
-        for site in 0..3 {
-            let id = ReplicaId { site, replica: 0 };
-            let replica = &self.replicas[site][0];
-            let now = replica.clock.read(self.now);
-            let Some(contender) = &replica.contender else { continue };
-            let holds =
-                contender.status(now).into_iter().find(|s| s.role == RoleName::Holder).and_then(|s| s.certified);
-            let objects = &self.objects[site];
-            // A plan that bars the heir of a release that is under way is another matter.
-            let heir = may_inherit(&objects.plan, successor) && may_inherit(&self.plan, successor);
-            let Some(epoch) = holds.filter(|_| site != successor && heir && objects.releasing.is_none()) else {
-                continue;
-            };
-            self.objects[site].releasing = Some((epoch, successor));
-            self.trace(|| format!("move {epoch} to {}", SITES[successor]));
-            self.contender(id, |c, now| c.release(now, &group(), epoch, name(successor)).unwrap());
-            return;
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! Links between sites and inside them: lost, late, doubled, reordered, cut.
 
-use super::clock::{MS, Rng};
+use crate::clock::{MS, Rng};
 
 /// How messages fare now.
 #[derive(Debug, Clone, Default)]

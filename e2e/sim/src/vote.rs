@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use super::clock::{Clock, MS, Rng};
-use super::world::{Happening, ReplicaId, World, name};
-use crate::witness::{Config, MacKey, Receipt, Record, Start, Witness};
+use crate::clock::{Clock, MS, Rng};
+use crate::world::{Happening, ReplicaId, World, name};
 use regent_core::charter::Charter;
 use regent_core::ids::{Epoch, GroupKey};
 use regent_core::message::{Ask, Exception, Grant, Refusal, Request, Submission, Tag, Vote};
 use regent_core::sign::Envelope;
+use regent_lease::witness::{Config, MacKey, Receipt, Record, Start, Witness};
 
 pub struct Voter {
     pub witness: Option<Witness>,
@@ -72,6 +72,7 @@ impl World {
     }
 
     pub fn submitted(&mut self, site: usize, from: ReplicaId, submission: &Rc<Submission>) {
+        self.counts.requests += 1;
         let voter = self.voters.get_mut(&site).unwrap();
         if voter.lies {
             return self.lie(site, from, submission);

@@ -5,25 +5,28 @@ use std::rc::Rc;
 
 use ed25519_dalek::SigningKey;
 
-use super::adopt::Adoption;
-use super::check::Check;
-use super::clock::{Clock, MS, Rng};
-use super::hub::{Objects, Replica};
-use super::net::Net;
-use super::node::Node;
-use super::shift::{Case, End, Shift};
-use super::vote::Voter;
-use crate::contender::ReleaseEvent;
-use crate::guard::{Guard, GuardError, Nonce, PodUid};
+use crate::adopt::Adoption;
+use crate::check::Check;
+use crate::clock::{Clock, MS, Rng};
+use crate::hub::{Objects, Replica};
+use crate::net::Net;
+use crate::node::Node;
+use crate::shift::{Case, End, Shift};
+use crate::trace::{Counts, Trace};
+use crate::vote::Voter;
 use regent_core::charter::{Charter, Interlock, Party, Role, SiteEntry};
 use regent_core::ids::{Epoch, GroupKey, SiteName};
+use regent_core::instruction::Instruction;
 use regent_core::message::{NodeCertificate, Submission};
-use regent_core::plan::{Plan, Protection, Trigger, WhenNotReady};
+use regent_core::plan::{Plan, Protection, Trigger, VerifiedPlan, WhenNotReady};
 use regent_core::sign::{Envelope, PublicKey};
+use regent_lease::guard::{Guard, GuardError, Nonce, PodUid};
 
 /// Home first, then the standbys by rank; all but home vote.
 pub const SITES: [&str; 5] = ["ie", "fr", "de", "ch", "lu"];
 pub const NODES: usize = 2;
+/// When a schedule begins: clocks were started up to an hour before.
+pub const START: u64 = 3_600_000 * MS;
 
 pub fn name(site: usize) -> SiteName {
     SITES[site].parse().unwrap()
@@ -108,8 +111,9 @@ pub enum Happening {
     FrozenNow(NodeId, u64, PodUid, u64),
     DeadNow(NodeId, u64, PodUid, u64),
     StopNodes(usize, Epoch),
-    Told(NodeId, Epoch),
-    Confirmed(NodeId, Epoch),
+    Told(NodeId, Instruction),
+    Confirmed(NodeId, usize, Instruction),
+    Looks(usize, u64),
     Nudged(usize),
     FaultDue,
     MoveDue(usize),
@@ -131,7 +135,7 @@ pub struct World {
     next: u64,
     pub charter: Charter,
     pub keys: Vec<SigningKey>,
-    pub plan: Envelope,
+    pub plan: VerifiedPlan,
     pub net: Net,
     pub voters: BTreeMap<usize, Voter>,
     pub replicas: Vec<Vec<Replica>>,
@@ -141,7 +145,8 @@ pub struct World {
     pub calm_at: u64,
     pub write_fails_permille: u64,
     pub replay_permille: u64,
-    tracing: bool,
+    pub counts: Counts,
+    trace: Trace,
 }
 
 fn charter(keys: &[SigningKey]) -> Charter {
@@ -176,10 +181,10 @@ fn charter(keys: &[SigningKey]) -> Charter {
     }
 }
 
-pub fn plan(keys: &[SigningKey], shape: Shape, version: u64, protection: Protection) -> Envelope {
-    let plan = Plan {
+fn first_plan(shape: Shape, protection: Protection) -> Plan {
+    Plan {
         group: group(),
-        version,
+        version: 1,
         standbys: vec![name(1), name(2)],
         protection,
         takeover_after_ms: shape.takeover_after_ms,
@@ -190,26 +195,33 @@ pub fn plan(keys: &[SigningKey], shape: Shape, version: u64, protection: Protect
             _ => WhenNotReady::Hold,
         },
         countries: Vec::new(),
-    };
-    let mut envelope = Envelope::sign(&plan, SITES[0], &keys[0]);
-    envelope.add_signature(SITES[1], &keys[1]);
-    envelope.add_signature(SITES[2], &keys[2]);
-    envelope
+    }
+}
+
+/// A plan that home signed and all of its standbys countersigned.
+fn signed(keys: &[SigningKey], charter: &Charter, plan: &Plan) -> VerifiedPlan {
+    let mut envelope = Envelope::sign(plan, SITES[0], &keys[0]);
+    for (site, key) in SITES.iter().zip(keys).skip(1) {
+        if plan.standbys.iter().any(|s| s.as_str() == *site) {
+            envelope.add_signature(site, key);
+        }
+    }
+    VerifiedPlan::open(&envelope, charter).unwrap()
 }
 
 impl World {
-    pub fn new(seed: u64, shape: Shape, tracing: bool) -> Self {
+    pub fn new(seed: u64, shape: Shape, trace: Trace) -> Self {
         let mut rng = Rng(seed.wrapping_mul(0x5851_F42D_4C95_7F2D) ^ 0x1405_7B7E_F767_814F);
         let keys: Vec<SigningKey> = (0..5).map(|i| SigningKey::from_bytes(&[i as u8 + 1; 32])).collect();
-        let start = 3_600_000 * MS;
-        let first = plan(&keys, shape, 1, Protection::Protected);
-        let clock = |rng: &mut Rng| Clock::booted_at(rng.below(start), rng, 1000);
+        let charter = charter(&keys);
+        let first = signed(&keys, &charter, &first_plan(shape, Protection::Protected));
+        let clock = |rng: &mut Rng| Clock::booted_at(rng.below(START), rng, 1000);
         let mut world = Self {
             shape,
-            now: start,
+            now: START,
             calendar: BTreeMap::new(),
             next: 0,
-            charter: charter(&keys),
+            charter,
             plan: first.clone(),
             keys,
             net: Net::calm(),
@@ -218,13 +230,14 @@ impl World {
             objects: (0..3).map(|_| Objects::new(first.clone())).collect(),
             nodes: (0..3).map(|_| (0..NODES).map(|_| Node::new(0, &mut rng)).collect()).collect(),
             check: Check::default(),
-            calm_at: start,
+            calm_at: START,
             write_fails_permille: 0,
             replay_permille: 0,
-            tracing,
+            counts: Counts::default(),
+            trace,
             rng,
         };
-        world.calm_at = start + shape.periods * world.period();
+        world.calm_at = START + shape.periods * world.period();
         world
     }
 
@@ -238,10 +251,23 @@ impl World {
         self.calendar.insert((t, self.next), what);
     }
 
-    pub fn trace(&self, what: impl FnOnce() -> String) {
-        if self.tracing {
-            println!("{:>9.3} {}", (self.now - 3_600_000 * MS) as f64 / 1e9, what());
+    pub fn trace(&mut self, what: impl FnOnce() -> String) {
+        if self.trace.is_on() {
+            let line = format!("{:>9.3} {}", (self.now - START) as f64 / 1e9, what());
+            self.trace.line(line);
         }
+    }
+
+    pub fn first_plan(&self, protection: Protection) -> VerifiedPlan {
+        self.signed(&first_plan(self.shape, protection))
+    }
+
+    pub fn signed(&self, plan: &Plan) -> VerifiedPlan {
+        signed(&self.keys, &self.charter, plan)
+    }
+
+    pub fn into_trace(self) -> (Counts, Trace) {
+        (self.counts, self.trace)
     }
 
     /// Runs the schedule; says what was violated, if anything was.
@@ -249,21 +275,20 @@ impl World {
         self.begin();
         let p = self.period();
         let (settled, end) = (self.calm_at + 41 * p, self.calm_at + 55 * p);
-        let mut moves = 0;
         while let Some(((t, _), happening)) = self.calendar.pop_first() {
             if t > end {
                 break;
             }
             self.now = t;
-            moves += 1;
+            self.counts.steps += 1;
             self.happen(happening);
             let executing = self.executing();
             self.check.execution(self.now, executing);
             if let Some(violation) = self.check.violation.take() {
-                return Err(format!("{violation} at {} P", (self.now - 3_600_000 * MS) / p));
+                return Err(format!("{violation} at {} P", (self.now - START) / p));
             }
         }
-        self.trace(|| format!("{moves} steps, {} epochs", self.check.changes.len()));
+        self.counts.epochs += self.check.changes.len() as u64;
         if self.check.holder(NODES).is_none() || self.check.since > settled {
             let since = (self.check.since as i64 - self.calm_at as i64) / p as i64;
             return Err(format!(
@@ -331,6 +356,7 @@ impl World {
             Happening::NonceDue(id) => self.make_nonce(id),
             Happening::Carried(id, replica, nonce) => {
                 self.replicas[id.site][replica].nonces.insert(id.node, nonce);
+                self.reported(id, replica);
             }
             Happening::Shown(id, certificate) => {
                 self.guard(id, |g, now| Ok::<_, GuardError>(g.on_certificate(now, &certificate).effects));
@@ -344,6 +370,7 @@ impl World {
                 }
             }
             Happening::MoveDue(successor) => self.begin_move(successor),
+            Happening::Looks(site, looks) => self.look_again(site, looks),
             Happening::Cut(site) => self.net.isolate(site),
             Happening::Adopts(step) => self.adopt(step),
             Happening::Shifts(shift) => self.shift(shift),
@@ -370,7 +397,7 @@ impl World {
             Happening::GateAsks(id, guards) => {
                 let node = &self.nodes[id.site][id.node];
                 if node.guards == guards && node.process.at_gate {
-                    self.guard(id, |g, now| g.on_gate(now, &super::node::pod(id).uid));
+                    self.guard(id, |g, now| g.on_gate(now, &crate::node::pod(id).uid));
                 }
             }
             Happening::Opened(id, guards, uid) if self.nodes[id.site][id.node].guards == guards => {
@@ -379,15 +406,8 @@ impl World {
             Happening::FrozenNow(id, guards, uid, life) => self.frozen_now(id, guards, &uid, life),
             Happening::DeadNow(id, guards, uid, life) => self.dead_now(id, guards, &uid, life),
             Happening::StopNodes(site, epoch) => self.stop_nodes(site, epoch),
-            Happening::Told(id, epoch) => {
-                self.guard(id, |g, now| Ok::<_, GuardError>(g.on_retire(now, &group(), epoch)));
-            }
-            Happening::Confirmed(id, epoch) => {
-                let node = super::node::node_name(id);
-                self.contender(ReplicaId { site: id.site, replica: 0 }, |c, now| {
-                    c.on_release_event(now, &group(), ReleaseEvent::NodeStopped { node, epoch }).unwrap_or_default()
-                });
-            }
+            Happening::Told(id, instruction) => self.told(id, instruction),
+            Happening::Confirmed(id, replica, done) => self.confirmed(id, replica, done),
             Happening::GuardStarts(id) if self.nodes[id.site][id.node].guard.is_none() => self.start_guard(id),
             _ => {}
         }
@@ -398,7 +418,6 @@ impl World {
         let changes = &self.check.changes;
         let sites: Vec<usize> = changes.iter().map(|c| c.1).collect();
         let p = self.period();
-        let start = 3_600_000 * MS;
         match self.shape.kind {
             Kind::Any => Ok(()),
             Kind::Shifting | Kind::Dropped { .. } | Kind::Unready(_) => self.judge_shifts(),
@@ -407,17 +426,17 @@ impl World {
             Kind::Cut { standby_down } => {
                 let heir = if standby_down { 2 } else { 1 };
                 // The last proof is at most 2P older than the cut's first lost request.
-                let eligible = start + 20 * p + 6 * p + self.shape.takeover_after_ms * MS + p / 2;
+                let eligible = START + 20 * p + 6 * p + self.shape.takeover_after_ms * MS + p / 2;
                 let taken = changes.iter().find(|c| c.1 == heir).map_or(u64::MAX, |c| c.0);
                 if sites.first() == Some(&0) && taken < eligible {
                     return Ok(());
                 }
                 Err(format!("{} should have taken over: {changes:?}", SITES[heir]))
             }
-            Kind::Adopted if sites == [0, 1] && !self.objects[0].closed => Ok(()),
+            Kind::Adopted if sites == [0, 1] && !self.objects[0].list.closed => Ok(()),
             Kind::Adopted => Err(format!("the group was not adopted: {changes:?}")),
             Kind::Planned => {
-                let quick = |i: usize, after: u64| changes.get(i).is_some_and(|c| c.0 < start + after * p + 2 * p);
+                let quick = |i: usize, after: u64| changes.get(i).is_some_and(|c| c.0 < START + after * p + 2 * p);
                 if sites == [0, 1, 0] && quick(1, 20) && quick(2, 40) {
                     return Ok(());
                 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::world::{NodeId, SITES};
+use crate::world::{NodeId, SITES};
 use regent_core::ids::Epoch;
 
 #[derive(Debug, Default)]

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use super::clock::{Clock, MS, Rng};
-use super::world::{Happening, NodeId, SITES, World, name};
-use crate::guard::{Effect, Guard, GuardConfig, Journal, Pod, PodUid};
+use crate::clock::{Clock, MS, Rng};
+use crate::world::{Happening, NodeId, SITES, World, name};
 use regent_core::charter::Charter;
 use regent_core::ids::NodeName;
-use regent_core::instruction::Instruction;
+use regent_lease::guard::{Effect, Guard, GuardConfig, Journal, Pod, PodUid};
 
 /// Freezing takes up to 8 ms here, a new guard is there within 15 ms.
 pub const MARGIN_MS: u64 = 40;
@@ -28,6 +27,8 @@ pub struct Node {
     pub guard: Option<Guard>,
     pub clock: Clock,
     pub boots: u64,
+    /// Counts journals: what an earlier one knew must be told again.
+    pub journals: u64,
     /// What the last write left, in the page cache and on the disk.
     pub cached: Journal,
     pub durable: Journal,
@@ -42,7 +43,7 @@ pub fn pod(id: NodeId) -> Pod {
         uid: PodUid(format!("pod-{}-{}", id.site, id.node)),
         namespace: "shop".into(),
         name: format!("shop-{}", id.node),
-        group: super::world::group(),
+        group: crate::world::group(),
     }
 }
 
@@ -56,6 +57,7 @@ impl Node {
             guard: None,
             clock: Clock::booted_at(t, rng, 1000),
             boots: 0,
+            journals: 0,
             cached: Journal::default(),
             durable: Journal::default(),
             process: Process::default(),
@@ -155,12 +157,14 @@ impl World {
             Effect::WriteEpoch(_, epoch) => self.check.epoch_written(id, epoch),
             Effect::OpenGate(uid) => {
                 if std::mem::take(&mut node.process.at_gate) {
+                    self.counts.opened += 1;
                     node.process.runs = true;
                     self.at(self.now, Happening::Opened(id, guards, uid));
                 }
             }
             Effect::Freeze(uid) => {
                 let life = node.process.life;
+                self.counts.frozen += 1;
                 let t = self.now + self.rng.between(1, 8) * MS;
                 self.at(t, Happening::FrozenNow(id, guards, uid, life));
             }
@@ -169,13 +173,13 @@ impl World {
                 node.process.life += 1;
             }
             Effect::Kill(uid) => {
+                self.counts.killed += 1;
                 node.process.life += 1;
                 let life = node.process.life;
                 let t = self.now + self.rng.between(1, 20) * MS;
                 self.at(t, Happening::DeadNow(id, guards, uid, life));
             }
-            Effect::Confirm(_, Instruction::Retire(epoch)) => self.node_confirms(id, epoch),
-            Effect::Confirm(..) => {}
+            Effect::Confirm(_, done) => self.confirms(id, done),
             Effect::Event(event) => self.trace(|| format!("{} {event:?}", node_name(id))),
         }
     }
@@ -196,7 +200,7 @@ impl World {
         if node.process.life != life {
             return;
         }
-        node.process = super::node::Process { life: life + 1, at_gate: true, ..Process::default() };
+        node.process = crate::node::Process { life: life + 1, at_gate: true, ..Process::default() };
         if node.guards == guards {
             self.guard(id, |g, now| g.on_killed(now, uid));
         }

@@ -1,22 +1,12 @@
 //! What home wants, and what standbys hold ready, changes while the group runs: a holder that
 //! a newer plan drops, and a line that readiness orders.
 
-<<<<<<< HEAD:operator/lease/src/sim/shift.rs
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::clock::MS;
-use super::world::{Happening, Kind, NODES, ReplicaId, SITES, Shape, World, name};
-use crate::contender::{GroupInput, Readiness};
-use regent_core::message::Vote;
-use regent_core::plan::{Plan, VerifiedPlan, WhenNotReady};
-use regent_core::sign::Envelope;
-=======
 use crate::clock::MS;
 use crate::world::{Happening, Kind, NODES, ReplicaId, SITES, Shape, World, name};
 use regent_core::plan::{Plan, WhenNotReady};
 use regent_lease::contender::{GroupInput, Readiness};
->>>>>>> fcf239a (Make the simulation a program that calls the pure rooms):e2e/sim/src/shift.rs
 
 /// How a schedule with a dropped holder ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -245,12 +235,8 @@ impl World {
         let runs = |c: &regent_lease::contender::Contender| c.status(now).iter().any(|s| s.role.may_run());
         let named = objects.plan.plan().rank(&name(id.site)).is_some();
         if named || objects.holds || replica.contender.as_ref().is_some_and(runs) {
-<<<<<<< HEAD:operator/lease/src/sim/shift.rs
-            let plan = Arc::new(VerifiedPlan::open(&objects.plan, &self.charter).unwrap());
+            let plan = Arc::new(objects.plan.clone());
             vec![GroupInput { plan, approved: false, readiness: objects.readiness }]
-=======
-            vec![GroupInput { plan: objects.plan.envelope().clone(), approved: false, readiness: objects.readiness }]
->>>>>>> fcf239a (Make the simulation a program that calls the pure rooms):e2e/sim/src/shift.rs
         } else {
             Vec::new()
         }

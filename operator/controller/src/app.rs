@@ -264,7 +264,6 @@ impl Site {
         let mirror = Arc::new(mirror);
         let standby = Standby::new(
             context.clone(),
-            client.clone(),
             plans.clone(),
             peers.clone(),
             shell.clone(),

@@ -47,7 +47,7 @@ fn move_without(stage: &Stage, shop: &Group, pod: &str) -> Result<(u64, Evidence
     let mut recording = stage.record(TEST, shop, Scenario::Planned)?;
     recording.go_on(Duration::from_secs(3))?;
     move_to(&stage.federation, shop, &mut recording, &shop.home, "france", Kind::Takeover)?;
-    recording.go_on(Duration::from_secs(3))?;
+    recording.go_on(Duration::from_secs(6))?;
     let (report, evidence) = recording.finish()?;
     pass(&report, &stage.dir(TEST, shop))?;
     Ok((deleted_ns, evidence))

@@ -98,6 +98,11 @@ impl Cache {
         cache
     }
 
+    /// The API server that is watched.
+    pub fn client(&self) -> kube::Client {
+        self.inner.client.clone()
+    }
+
     /// Names the namespaces, all of them; what is known of others is forgotten.
     pub fn follow(&self, namespaces: &BTreeSet<String>) {
         let mut spaces = self.inner.spaces.write().unwrap_or_else(PoisonError::into_inner);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -10,6 +10,7 @@ use kube::api::{Api, DynamicObject};
 use kube::core::{ApiResource, DynamicResourceScope, PartialObjectMeta};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Resource, ResourceExt};
+use regent_shell::clock;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -68,7 +69,7 @@ async fn follow_all(
     mut wanted: tokio::sync::watch::Receiver<BTreeSet<String>>,
     stop: &CancellationToken,
 ) -> Ended {
-    let (begun, mut took) = (Instant::now(), Duration::ZERO);
+    let (begun, mut took) = (clock::now(), Duration::ZERO);
     let mut events = stream(&cache.inner.client, None, kind);
     let mut listing: BTreeMap<String, BTreeMap<String, Arc<Value>>> = BTreeMap::new();
     loop {
@@ -95,7 +96,7 @@ async fn follow_all(
                 }
             }
             Some(Ok(watcher::Event::InitDone)) => {
-                took = begun.elapsed();
+                took = Duration::from_nanos(clock::now().raw_ns.saturating_sub(begun.raw_ns));
                 for (namespace, objects) in std::mem::take(&mut listing) {
                     cache.change(&namespace, |space| space.replace(kind, objects));
                 }

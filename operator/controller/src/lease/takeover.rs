@@ -92,7 +92,7 @@ impl Takeovers {
             charter: &context.charter,
             here: &context.site,
             group: &group,
-            plan: plan.as_ref(),
+            plan: plan.as_deref(),
             status: status.as_ref(),
             adopting: self.is_being_protected(&group),
             released: record.ends.is_some_and(|ends| self.shell.has_released(&group, ends)),

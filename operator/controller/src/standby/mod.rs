@@ -153,7 +153,6 @@ impl Standby {
     /// A standby that knows nothing yet.
     pub fn new(
         context: Arc<Context>,
-        client: kube::Client,
         plans: Arc<Plans>,
         peers: Peers,
         shell: Arc<LeaseShell>,
@@ -161,7 +160,7 @@ impl Standby {
         leadership: watch::Receiver<Leadership>,
         cache: Cache,
     ) -> Self {
-        let (memory, tables) = (Mutex::default(), tokio::sync::Mutex::default());
+        let (client, memory, tables) = (cache.client(), Mutex::default(), tokio::sync::Mutex::default());
         Self { context, client, plans, peers, shell, groups, leadership, cache, memory, tables }
     }
 

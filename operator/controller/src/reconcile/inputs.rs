@@ -104,8 +104,8 @@ mod tests {
         let mut looks = Looks::default();
         assert!(looks.is_due(&group, &inputs(1), at(0)), "it was never looked at");
         looks.note(group.clone(), inputs(1), true, at(0));
-        assert!(!looks.is_due(&group, &inputs(1), at(60)));
-        assert!(looks.is_due(&group, &inputs(2), at(60)), "its namespace has changed");
+        assert!(!looks.is_due(&group, &inputs(1), at(59)));
+        assert!(looks.is_due(&group, &inputs(2), at(59)), "its namespace has changed");
         assert!(looks.is_due(&group, &inputs(1), at(3600)), "whatever nobody watches is put right");
         looks.note(group.clone(), inputs(2), false, at(60));
         assert!(looks.is_due(&group, &inputs(2), at(61)), "a write failed");

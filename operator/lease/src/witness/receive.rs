@@ -251,8 +251,16 @@ impl Witness {
             return true;
         }
         if group.record.vote.as_ref() != Some(&vote) {
-            // L6: a new vote is no proof. A lapse that was acted on is not reported again.
-            group.reported = lapsed(group).then(|| vote.clone());
+            // L6: a new vote is no proof. A lapse that is acted on before a tick has seen it is
+            // reported all the same, and not again.
+            let has_lapsed = lapsed(group);
+            let old =
+                group.record.vote.as_ref().filter(|_| has_lapsed && group.reported.is_none() && !group.is_retired());
+            if let Some(old) = old {
+                let event = super::WitnessEvent::Lapsed { group: key.clone(), epoch: old.epoch };
+                self.notices.push(group.lapses_at(&self.charter), event);
+            }
+            group.reported = has_lapsed.then(|| vote.clone());
             group.record.vote = Some(vote);
         }
         dirty.insert(key.clone());

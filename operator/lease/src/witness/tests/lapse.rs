@@ -93,6 +93,14 @@ fn a_lapse_is_reported_once_with_the_moment_at_which_it_became_true() {
 }
 
 #[test]
+fn a_lapse_that_is_acted_on_before_a_tick_has_seen_it_is_reported_all_the_same() {
+    let mut bench = Bench::held();
+    bench.ask("french", "2.2", START + LAPSE).unwrap();
+    assert_eq!(bench.events(START + LAPSE + 1), [(at(START + LAPSE), lapsed("1.1"))]);
+    assert_eq!(bench.events(START + LAPSE + 2), []);
+}
+
+#[test]
 fn a_lapse_needs_both_clocks() {
     let mut bench = Bench::held();
     let deadline = at(START + LAPSE);

@@ -347,10 +347,27 @@ impl Script {
         self.voters.get_mut(v).unwrap()
     }
 
+    /// Nothing passes between two sites, in either direction.
+    pub fn cut_link(&mut self, one: &'static str, other: &'static str) {
+        self.cut.insert((one, other));
+        self.cut.insert((other, one));
+    }
+
+    /// Home holds the group, and 8 s after the beginning fr and de stand by for it.
+    pub fn held_at_home(begin: u64) -> Self {
+        let mut script = Self::new(begin);
+        let p = plan("ie/shop", 1, 0);
+        script.join("ie", 0, std::slice::from_ref(&p));
+        script.run_until(begin + 3_000);
+        script.join("fr", 0, std::slice::from_ref(&p));
+        script.join("de", 0, &[p]);
+        script.run_until(begin + 8_000);
+        script
+    }
+
     pub fn isolate(&mut self, s: &'static str) {
         for o in SITES.iter().filter(|o| **o != s) {
-            self.cut.insert((s, o));
-            self.cut.insert((o, s));
+            self.cut_link(s, o);
         }
     }
 

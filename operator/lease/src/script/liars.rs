@@ -45,17 +45,10 @@ fn one_lying_witness_keeps_no_holder_of_an_approval_group_from_going_on_after_a_
 /// Home is lost; lu lies, or is silent; the best standby may lack its link to ch. How long
 /// nobody had a certificate after that, in milliseconds.
 fn takeover(liar: Option<Liar>, cut_link: bool) -> Option<u64> {
-    let mut script = Script::new(T0);
-    let p = plan("ie/shop", 1, 0);
-    script.join("ie", 0, std::slice::from_ref(&p));
-    script.run_until(T0 + 3_000);
-    script.join("fr", 0, std::slice::from_ref(&p));
-    script.join("de", 0, &[p]);
-    script.run_until(T0 + 8_000);
+    let mut script = Script::held_at_home(T0);
     script.isolate("ie");
     if cut_link {
-        script.cut.insert(("fr", "ch"));
-        script.cut.insert(("ch", "fr"));
+        script.cut_link("fr", "ch");
     }
     match liar {
         Some(liar) => script.voter("lu").liar = Some(liar),

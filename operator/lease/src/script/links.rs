@@ -8,13 +8,7 @@ const T0: u64 = 100_000;
 /// stays cut off, or comes back whole. When another had a certificate first, in milliseconds,
 /// whether one has it at the end without a gap, and how the witnesses explain it.
 fn partial_holder(reaches: &[&'static str], back: bool) -> (Option<u64>, bool, String) {
-    let mut script = Script::new(T0);
-    let p = plan("ie/shop", 1, 0);
-    script.join("ie", 0, std::slice::from_ref(&p));
-    script.run_until(T0 + 3_000);
-    script.join("fr", 0, std::slice::from_ref(&p));
-    script.join("de", 0, &[p]);
-    script.run_until(T0 + 8_000);
+    let mut script = Script::held_at_home(T0);
     script.isolate("ie");
     script.run_until(T0 + 40_000);
     assert_eq!(script.role(("fr", 0), "ie/shop"), Some(RoleName::Holder));
@@ -22,8 +16,7 @@ fn partial_holder(reaches: &[&'static str], back: bool) -> (Option<u64>, bool, S
         script.cut.clear();
     }
     for w in VOTERS.into_iter().filter(|w| *w != "fr" && !reaches.contains(w)) {
-        script.cut.insert(("fr", w));
-        script.cut.insert((w, "fr"));
+        script.cut_link("fr", w);
     }
     let cut = script.now;
     script.run_until(cut + 400_000);

@@ -54,8 +54,9 @@ fn l12_a_node_that_does_not_answer_costs_dmax_from_the_qth_acknowledgement() {
     assert!(desk.sent.iter().any(|(o, _)| o.ask == release));
 }
 
-#[test]
-fn l12_a_late_certificate_for_a_retired_epoch_is_shown_to_nobody() {
+/// A holder that has closed its list of no nodes to release the group, and which of its requests
+/// was its last renewal: nobody has answered that yet.
+fn releasing() -> (Desk, usize) {
     let mut desk = Desk::holder();
     desk.tick(11_000);
     let renewal = desk.sent.len() - 1;
@@ -64,6 +65,12 @@ fn l12_a_late_certificate_for_a_retired_epoch_is_shown_to_nobody() {
     let closed = ReleaseEvent::ListClosed(BTreeSet::new());
     let outputs = desk.contender.on_release_event(at_ms(11_020), &group(), closed).unwrap();
     desk.take(outputs);
+    (desk, renewal)
+}
+
+#[test]
+fn l12_a_late_certificate_for_a_retired_epoch_is_shown_to_nobody() {
+    let (mut desk, renewal) = releasing();
     for witness in ["fr", "de", "ch"] {
         desk.answer(11_030, renewal, witness, yes());
     }
@@ -99,14 +106,7 @@ fn l12_what_is_being_retired_is_asked_for_no_more() {
 
 #[test]
 fn l12_a_certificate_that_comes_once_the_release_is_done_is_shown_to_nobody() {
-    let mut desk = Desk::holder();
-    desk.tick(11_000);
-    let renewal = desk.sent.len() - 1;
-    let outputs = desk.contender.release(at_ms(11_010), &group(), epoch("1.1"), site("fr")).unwrap();
-    desk.take(outputs);
-    let closed = ReleaseEvent::ListClosed(BTreeSet::new());
-    let outputs = desk.contender.on_release_event(at_ms(11_020), &group(), closed).unwrap();
-    desk.take(outputs);
+    let (mut desk, renewal) = releasing();
     desk.answer_all(11_030, yes());
     desk.answer_all(11_040, yes());
     assert!(desk.out.iter().any(|o| matches!(o, Output::Released { .. })));

@@ -217,30 +217,26 @@ impl Store {
         Self { api: Api::namespaced(client, NAMESPACE), charter }
     }
 
-    fn site(&self, name: &SiteName) -> Option<&SiteEntry> {
-        self.charter.site(name)
+    fn site(&self, group: &GroupKey, name: &SiteName) -> Result<&SiteEntry, StoreError> {
+        self.charter.site(name).ok_or_else(|| StoreError::UnknownSite(group.clone()))
     }
 
+    /// Home's bundle, with what people changed of it at a site.
     fn open(
         &self,
         group: &GroupKey,
         packed: &[u8],
         digest: &str,
-        amendment: Option<&Amendment>,
+        amendment: Option<(&Amendment, &SiteEntry)>,
     ) -> Result<Held, StoreError> {
-        let home = self.site(&group.home).ok_or_else(|| StoreError::UnknownSite(group.clone()))?;
+        let home = self.site(group, &group.home)?;
         let bundle = unpack(group, packed, digest, &home.name, &home.key)?;
         let digest = digest.to_owned();
-        let Some(amendment) = amendment.filter(|a| !a.changes.is_empty()) else {
+        let Some((amendment, by)) = amendment.filter(|(a, _)| !a.changes.is_empty()) else {
             return Ok(Held { digest, bundle, amended: None });
         };
-        let by = self.charter.sites_by_number().get(&amendment.epoch.site).map(|s| s.name.clone());
-        let amended = Amended {
-            digest,
-            by: by.ok_or_else(|| StoreError::UnknownSite(group.clone()))?,
-            places: amendment.changes.len(),
-            home: bundle,
-        };
+        let (by, places) = (by.name.clone(), amendment.changes.len());
+        let amended = Amended { digest, by, places, home: bundle };
         let bundle = amendment.amended(&amended.home)?;
         Ok(Held { digest: amendment.revision().to_string(), bundle, amended: Some(Box::new(amended)) })
     }
@@ -251,10 +247,10 @@ impl Store {
         let Some(envelope) = envelope_of(secret, AMENDMENT) else {
             return self.open(group, packed, &String::from_utf8_lossy(digest), None).map(Some);
         };
-        let signer = envelope.signatures.first().and_then(|s| self.site(&s.keyid.parse().ok()?));
+        let signer = envelope.signatures.first().and_then(|s| self.charter.site(&s.keyid.parse().ok()?));
         let signer = signer.ok_or_else(|| StoreError::UnknownSite(group.clone()))?;
         let amendment = Amendment::open(group, &envelope, signer)?;
-        self.open(group, packed, &amendment.bundle.to_string(), Some(&amendment)).map(Some)
+        self.open(group, packed, &amendment.bundle.to_string(), Some((&amendment, signer))).map(Some)
     }
 
     async fn secrets(&self, group: &GroupKey) -> Result<Vec<Secret>, ObjectError> {
@@ -308,18 +304,15 @@ impl Store {
         if packed.is_empty() {
             return Ok(Answer::Nothing(shortened(&last.notice, MAX_TEXT).to_owned()));
         }
-        let amendment = match source {
-            Source::Home(_) => None,
-            Source::Holder(..) => Some(Envelope::from(amendment.ok_or_else(|| broken("no amendment came".into()))?)),
-        };
-        let held = match (source, &amendment) {
-            (Source::Holder(peer, epoch), Some(envelope)) => {
-                let holder = self.site(peer.site()).ok_or_else(|| StoreError::UnknownSite(group.clone()))?;
-                let said = Amendment::open(group, envelope, holder)?;
+        let (held, amendment) = match source {
+            Source::Home(_) => (self.open(group, &packed, &last.digest, None)?, None),
+            Source::Holder(peer, epoch) => {
+                let envelope = Envelope::from(amendment.ok_or_else(|| broken("no amendment came".into()))?);
+                let holder = self.site(group, peer.site())?;
+                let said = Amendment::open(group, &envelope, holder)?;
                 said.is_about(epoch, &last.digest)?;
-                self.open(group, &packed, &last.digest, Some(&said))?
+                (self.open(group, &packed, &last.digest, Some((&said, holder)))?, Some(envelope))
             }
-            _ => self.open(group, &packed, &last.digest, None)?,
         };
         if held.digest == have {
             return Ok(Answer::Nothing(String::new()));
@@ -381,7 +374,7 @@ impl Store {
         site: &SiteName,
         epoch: Epoch,
     ) -> Result<Option<(Digest, Served)>, StoreError> {
-        let here = self.site(site).ok_or_else(|| StoreError::UnknownSite(group.clone()))?;
+        let here = self.site(group, site)?;
         for secret in self.secrets(group).await? {
             let Some((envelope, packed)) = envelope_of(&secret, OFFER).zip(field(&secret, DATA)) else { continue };
             let said = Amendment::open(group, &envelope, here)?;
